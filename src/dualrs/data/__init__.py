@@ -1,0 +1,31 @@
+"""Data sets that are verified when they are fetched and when they are loaded, and images as tensors."""
+
+from dualrs.data._arrays import ArrayDataset, Dataset
+from dualrs.data._augment import random_crop_flip
+from dualrs.data._errors import CorruptDataError, DataUnavailableError
+from dualrs.data._folder import ImageFolder, load_folder
+from dualrs.data._images import read_image
+from dualrs.data._sources import DebianPackage, Download, NpmPackage, Progress, Source
+from dualrs.data._store import DatasetInfo, available, data_root, fetch, load, open_dataset
+
+__all__ = [
+    "ArrayDataset",
+    "CorruptDataError",
+    "DataUnavailableError",
+    "Dataset",
+    "DatasetInfo",
+    "DebianPackage",
+    "Download",
+    "ImageFolder",
+    "NpmPackage",
+    "Progress",
+    "Source",
+    "available",
+    "data_root",
+    "fetch",
+    "load",
+    "load_folder",
+    "open_dataset",
+    "random_crop_flip",
+    "read_image",
+]

@@ -1,0 +1,1 @@
+"""From data to certificates in a file: runs, metrics, pictures."""

@@ -1,0 +1,243 @@
+"""Saved models: a folder with ``model.json`` and one safetensors (or ONNX) file per part.
+
+Loading never unpickles, reads no file outside of the folder, and checks every file against the digest in
+``model.json``, so a truncated or altered bundle is refused instead of certified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from dualrs.models.registry import Recipe, build_network, recipe_of
+
+MANIFEST = "model.json"
+Part: TypeAlias = nn.Module | Path
+"""A network of a registered architecture, or the path of an ``.onnx`` file."""
+
+
+class BundleError(ValueError):
+    """A folder that is no usable bundle; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a bundle's inputs look like: their shape without the batch dimension, and the range of their values."""
+
+    shape: tuple[int, ...]
+    range: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a saved model consists of.
+
+    Args:
+        sigmas: the noise level of each expert, ascending.
+        experts: the name of the part that answers at each of ``sigmas``; one part may serve several.
+        parts: by name.
+        num_classes: K.
+        sigma_e: noise level of the variance estimator, the part named "estimator"; None for a model with
+            one noise level and no estimator.
+        classes: the names of the classes, if known.
+        input: what inputs look like, if known.
+        info: anything else worth keeping (training, accuracies), as JSON values.
+    """
+
+    sigmas: tuple[float, ...]
+    experts: tuple[str, ...]
+    parts: Mapping[str, Part]
+    num_classes: int
+    sigma_e: float | None = None
+    classes: tuple[str, ...] | None = None
+    input: InputSpec | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _PartEntry(_Strict):
+    file: _FileName
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    network: str | None = None
+    arguments: dict[str, Any] = {}
+
+
+class _InputEntry(_Strict):
+    shape: tuple[int, ...]
+    range: tuple[float, float]
+
+
+class _Manifest(_Strict):
+    format: Literal["dualrs-bundle"]
+    version: Literal[1]
+    num_classes: int = Field(ge=2)
+    sigmas: tuple[float, ...] = Field(min_length=1)
+    experts: tuple[str, ...]
+    sigma_e: float | None = None
+    classes: tuple[str, ...] | None = None
+    input: _InputEntry | None = None
+    parts: dict[_FileName, _PartEntry]
+    info: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> _Manifest:
+        needed = {*self.experts, *(["estimator"] if self.sigma_e is not None else [])}
+        if missing := sorted(needed - set(self.parts)):
+            raise ValueError(f"parts {missing} are named but not described")
+        if len(self.experts) != len(self.sigmas):
+            raise ValueError(f"{len(self.sigmas)} sigmas need as many experts; got {len(self.experts)}")
+        if self.classes is not None and len(self.classes) != self.num_classes:
+            raise ValueError(f"{self.num_classes} classes have {len(self.classes)} names")
+        return self
+
+
+def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Path:
+    """Writes a bundle; the folder appears whole or, on any error, stays as it was.
+
+    Args:
+        bundle: what to save.
+        folder: replaced if it is a bundle already.
+        half: store weights as float16, half the size. What is certified must then be the loaded model.
+
+    Raises:
+        TypeError: a part is neither a registered network nor an ``.onnx`` file.
+        FileExistsError: the folder exists and is no bundle.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / MANIFEST).exists():
+        raise FileExistsError(f"{folder} exists and is not a bundle; choose another folder or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        parts = {name: _write_part(part, name, new, half=half) for name, part in bundle.parts.items()}
+        manifest = {
+            "format": "dualrs-bundle",
+            "version": 1,
+            "num_classes": bundle.num_classes,
+            "sigmas": bundle.sigmas,
+            "experts": bundle.experts,
+            "sigma_e": bundle.sigma_e,
+            "classes": bundle.classes,
+            "input": asdict(bundle.input) if bundle.input else None,
+            "parts": parts,
+            "info": bundle.info,
+        }
+        (new / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            folder.replace(old)
+            new.replace(folder)
+            shutil.rmtree(old)
+        else:
+            new.replace(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    return folder
+
+
+def _write_part(part: Part, name: str, folder: Path, *, half: bool) -> dict[str, Any]:
+    if isinstance(part, Path):
+        if part.suffix != ".onnx":
+            raise TypeError(f"part {name!r}: a file must be an .onnx file; got {part}")
+        content = part.read_bytes()
+        entry: dict[str, Any] = {"file": f"{name}.onnx"}
+    else:
+        recipe = recipe_of(part)
+        if recipe is None:
+            raise TypeError(
+                f"part {name!r} is a {type(part).__name__}, which a bundle cannot rebuild: use a network made by "
+                "dualrs.models.build_network, or export it to ONNX and pass the path of the .onnx file"
+            )
+        content = save_tensors(
+            {
+                key: (value.half() if half and value.is_floating_point() else value).contiguous()
+                for key, value in part.state_dict().items()
+            }
+        )
+        entry = {"file": f"{name}.safetensors", "network": recipe.name, "arguments": dict(recipe.arguments)}
+    (folder / entry["file"]).write_bytes(content)
+    return {**entry, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Reads a bundle; networks come back in eval mode, in float32.
+
+    Raises:
+        BundleError: there is no bundle, a file is missing, truncated or altered, or nothing known fits it.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    parts = {name: _read_part(entry, name, folder) for name, entry in manifest.parts.items()}
+    return Bundle(
+        sigmas=manifest.sigmas,
+        experts=manifest.experts,
+        parts=parts,
+        num_classes=manifest.num_classes,
+        sigma_e=manifest.sigma_e,
+        classes=manifest.classes,
+        input=InputSpec(manifest.input.shape, manifest.input.range) if manifest.input else None,
+        info=manifest.info,
+    )
+
+
+def bundle_digest(folder: str | Path) -> str:
+    """The SHA-256 of ``model.json``, which contains the digest of every other file: it names the model."""
+    return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    path = folder / MANIFEST
+    try:
+        return _Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{folder} is not a bundle: it has no readable {MANIFEST}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise BundleError(f"{path} does not describe a bundle: {problems}") from error
+
+
+def _read_part(entry: _PartEntry, name: str, folder: Path) -> Part:
+    path = folder / entry.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"bundle {folder}: the weights of {name!r} are missing ({entry.file})") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry.sha256:
+        raise BundleError(
+            f"bundle {folder}: {entry.file} ({len(content):,} bytes) is truncated or altered: its SHA-256 is {found}, "
+            f"{MANIFEST} says {entry.sha256}"
+        )
+    if entry.network is None:
+        return path
+    try:
+        with torch.random.fork_rng(devices=[]):  # building draws initial weights; nobody else's random numbers
+            network = build_network(Recipe(entry.network, entry.arguments))
+        network.load_state_dict(load_tensors(content))
+    except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"bundle {folder}: {entry.file} does not fit network {entry.network!r}: {error}") from error
+    return network.eval()

@@ -1,0 +1,1 @@
+"""Training: experts, labels, the variance estimator, and all of it in one command."""

@@ -1,0 +1,157 @@
+"""The one training loop: epochs over images in memory, resumable after any of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dualrs.data import random_crop_flip
+from dualrs.files import atomic_write
+from dualrs.progress import Progress
+from dualrs.training.config import Optimization
+
+Objective = Callable[[nn.Module, Tensor, Tensor, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
+"""``objective(model, images, rows, generator)`` returns the loss to minimise and metrics to average.
+
+``images`` are the augmented images (B, C, H, W) in [0, 1] and ``rows`` (B,) their row numbers, by which
+an objective finds its targets. All randomness comes from ``generator``.
+"""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss stopped being a finite number; the last good checkpoint is kept."""
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    images: Tensor,
+    plan: Optimization,
+    *,
+    folder: Path,
+    seed: int,
+    description: str,
+) -> None:
+    """Minimises an objective over images, in place; continues from the folder's checkpoint if there is one.
+
+    An interrupted and resumed training equals an uninterrupted one exactly, on the same machine: every
+    epoch's randomness is derived from (seed, epoch) alone, and the checkpoint holds all other state.
+
+    Args:
+        model: trained in place and left in eval mode.
+        objective: see `Objective`.
+        images: uint8, shape (N, H, W, C).
+        plan: optimiser, schedule, precision and augmentation.
+        folder: receives ``checkpoint.pt`` after every epoch and ``metrics.jsonl``, one line per epoch.
+        seed: all randomness of the training derives from it.
+        description: what the progress bar says.
+
+    Raises:
+        TrainingDivergedError: the loss became NaN or infinite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = model.to(memory_format=torch.channels_last)
+    batches = math.ceil(len(images) / plan.batch_size)
+    optimizer = _optimizer(model, plan)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _relative_rate(step / (plan.epochs * batches), plan.warmup)
+    )
+    first_epoch = _restore(folder, model, optimizer, schedule)
+
+    with Progress(description, total=plan.epochs * len(images), unit="images") as progress:
+        progress.advance(first_epoch * len(images), measured=False)
+        for epoch in range(first_epoch, plan.epochs):
+            started = time.perf_counter()
+            generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+            sums: dict[str, float] = {}
+            model.train()
+            for rows in torch.randperm(len(images), generator=generator).split(plan.batch_size):
+                batch = images[rows].permute(0, 3, 1, 2).float().div_(255)
+                batch = random_crop_flip(batch, padding=plan.crop_padding, flip=plan.flip, generator=generator)
+                with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
+                    loss, metrics = objective(model, batch, rows, generator)
+                if not torch.isfinite(loss):
+                    raise TrainingDivergedError(
+                        f"{description}: the loss became {loss.item()} in epoch {epoch + 1}; the checkpoint in "
+                        f"{folder} holds the {epoch} good epochs. Lower the learning rate or the loss weights."
+                    )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                for name, value in {"loss": loss, **metrics}.items():
+                    sums[name] = sums.get(name, 0.0) + value.item() * len(rows)
+                progress.advance(len(rows), note=f"epoch {epoch + 1}/{plan.epochs} loss {loss.item():.3f}")
+            averages = {name: total / len(images) for name, total in sums.items()}
+            seconds = time.perf_counter() - started
+            _save(folder, model, optimizer, schedule, epoch + 1)
+            _log(folder, {"epoch": epoch + 1, **averages, "seconds": round(seconds, 2)})
+    model.eval()
+
+
+def _optimizer(model: nn.Module, plan: Optimization) -> torch.optim.Optimizer:
+    if plan.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=plan.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=plan.weight_decay,
+    )
+
+
+def _relative_rate(done: float, warmup: float) -> float:
+    """The learning rate relative to its peak after a share ``done`` of all steps."""
+    if done < warmup:
+        return (done + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def _save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    epochs_done: int,
+) -> None:
+    state = {
+        "epochs_done": epochs_done,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+    }
+    with atomic_write(folder / "checkpoint.pt") as file:
+        torch.save(state, file)
+
+
+def _restore(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> int:
+    """Loads the folder's checkpoint, if any, and returns the number of epochs already done."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return int(state["epochs_done"])
+
+
+def _log(folder: Path, entry: Mapping[str, float]) -> None:
+    """Writes an epoch's metrics, replacing those of the same or later epochs from an interrupted attempt."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["epoch"] < entry["epoch"]]
+    with atomic_write(path) as file:
+        file.write("".join(f"{line}\n" for line in [*kept, json.dumps(entry)]).encode())
