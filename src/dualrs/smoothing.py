@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -53,19 +54,21 @@ class Smoothed:
         self.info: Mapping[str, Any] = {}
         self._bases, self._outputs = dict(bases), dict(outputs)
         self._backend_name, self._device, self._batch_size = backend, device, batch_size
-        self._backends: dict[tuple[int, torch.Size], Backend] = {}
+        self._backends: dict[tuple[int, torch.Size], tuple[bytes, Backend]] = {}
 
     def engine(self) -> Engine:
-        """A fresh engine over the base classifiers; backends are made once and kept."""
+        """A fresh engine over the base classifiers; backends are made once and kept until weights change."""
         return Engine(self._backend, batch_size=self._batch_size, outputs=self._outputs)
 
     def to_input(self, x: Tensor | ArrayLike) -> Tensor:
-        """Checks one input and returns it as a float32 tensor.
+        """Checks one input and returns it as a float32 tensor on the CPU.
 
         Raises:
             ValueError: NaN or infinite values, or a shape or range that the model does not take.
         """
-        tensor = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x)).to(torch.float32)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+            tensor = x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype=np.float32, order="C"))
+        tensor = tensor.to("cpu", torch.float32)
         if not torch.isfinite(tensor).all():
             raise ValueError("the input has NaN or infinite values; no certificate can be given for it")
         if self.input is not None:
@@ -85,19 +88,39 @@ class Smoothed:
         procedure().close()  # refuses impossible arguments before any work is done
         jobs = (Job(i, self.to_input(x), {"answer": procedure()}, seed) for i, x in enumerate(xs))
         done = {result.key: result.outcomes["answer"].certificate for result in self.engine().run(jobs)}
-        return [done[i] for i in range(len(done))]
+        certificates = [done[i] for i in range(len(done))]
+        self._learn_classes(certificates)
+        return certificates
+
+    def _learn_classes(self, certificates: Iterable[Certificate]) -> None:
+        found = {
+            len(stage.counts)
+            for certificate in certificates
+            for stage in certificate.stages
+            if stage.model != "estimator"
+        }
+        if self.num_classes is None and found:
+            if len(found) > 1:
+                raise ValueError(f"the experts give different numbers of logits: {sorted(found)}")
+            (self.num_classes,) = found
+            self._outputs |= {name: self.num_classes for name in self._bases if name != "estimator"}
 
     def _backend(self, name: str, shape: torch.Size) -> Backend:
         base = self._bases[name]
-        if (id(base), shape) not in self._backends:
-            self._backends[id(base), shape] = make_backend(
+        which = id(base), shape
+        # An exported copy would be out of date once its module trains on; the torch backend runs the module itself.
+        copied = isinstance(base, nn.Module) and self._backend_name != "torch" and self._device == "cpu"
+        weights = _weights_digest(base) if copied else b""
+        if which not in self._backends or self._backends[which][0] != weights:
+            backend = make_backend(
                 base,
                 input_shape=shape,
                 batch_size=self._batch_size,
                 backend=self._backend_name,
                 device=self._device,
             )
-        return self._backends[id(base), shape]
+            self._backends[which] = weights, backend
+        return self._backends[which][1]
 
 
 class SmoothedClassifier(Smoothed):
@@ -207,7 +230,7 @@ class DualSmoothedClassifier(Smoothed):
     Args:
         estimator: base classifier with one output per σ; the i-th stands for the i-th σ in ascending order.
         sigma_e: its noise level σ_e, in the units of the input.
-        experts: the base classifier for each σ in Σ. One classifier for all: ``{s: f for s in Σ}``.
+        experts: the base classifier for each σ in Σ, two or more. One classifier for all: ``{s: f for s in Σ}``.
         num_classes: K; learned from the first answer if absent.
         backend: as for `SmoothedClassifier`.
         device: as for `SmoothedClassifier`.
@@ -229,8 +252,11 @@ class DualSmoothedClassifier(Smoothed):
         batch_size: int = 256,
     ) -> None:
         self.sigma_e = _noise_level("sigma_e", sigma_e)
-        if not experts:
-            raise ValueError("experts must map at least one σ to a base classifier; got an empty mapping")
+        if len(experts) < 2:
+            raise ValueError(
+                f"experts must map two or more σ to base classifiers; got {sorted(experts)} "
+                "(for one σ there is SmoothedClassifier)"
+            )
         self.experts = {_noise_level("σ of an expert", s): experts[s] for s in sorted(experts)}
         self.estimator = estimator
         if self.sigma_e < max(self.sigmas):
@@ -240,10 +266,12 @@ class DualSmoothedClassifier(Smoothed):
                 stacklevel=2,
             )
         bases: dict[str, Base | Backend] = {expert_name(s): f for s, f in self.experts.items()}
+        if len(bases) < len(self.experts):
+            raise ValueError(f"the noise levels {self.sigmas} differ by less than their names {tuple(bases)} can tell")
         outputs = {} if num_classes is None else dict.fromkeys(bases, num_classes)
         super().__init__(
             {"estimator": estimator, **bases},
-            {"estimator": max(2, len(self.sigmas)), **outputs},
+            {"estimator": len(self.sigmas), **outputs},
             num_classes=num_classes,
             backend=backend,
             device=device,
@@ -375,6 +403,15 @@ def _noise_level(what: str, sigma: float) -> float:
     if not 0 < sigma < float("inf"):
         raise ValueError(f"{what} must be positive and finite (a standard deviation in input units); got {sigma!r}")
     return float(sigma)
+
+
+def _weights_digest(module: nn.Module) -> bytes:
+    digest = hashlib.blake2b()
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _part(base: Base | Backend, what: str) -> Part:

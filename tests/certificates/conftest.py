@@ -6,9 +6,14 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from scipy.special import gammaln, xlogy
 
 from dualrs.certificates import Certificate, Procedure, VoteRequest
+
+# A loaded machine is no failing property.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 World = Callable[[VoteRequest], Sequence[float]]
 

@@ -70,5 +70,5 @@ def test_values_that_are_no_failure_probability(value):
 
 
 def test_values_that_are_no_numbers():
-    with pytest.raises(TypeError, match="alpha must be a real number, got '0.1' of type str"):
+    with pytest.raises(TypeError, match=r"alpha must be a real number, got '0\.1' of type str"):
         FailureBudget("0.1")

@@ -83,7 +83,7 @@ class TestCertificate:
             replace(CERTIFICATE, **change)
 
     def test_refuses_a_label_that_is_no_class(self):
-        with pytest.raises(TypeError, match="label must be an integer, got 3.0"):
+        with pytest.raises(TypeError, match=r"label must be an integer, got 3\.0"):
             replace(CERTIFICATE, label=3.0)
 
     @pytest.mark.parametrize(

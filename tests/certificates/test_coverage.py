@@ -149,8 +149,8 @@ class TestDualCertify:
     ALPHA = 0.2
 
     def test_the_recorded_radii_hold_together(self, outcome_tree):
-        tree = outcome_tree(lambda: dual_certify(1.0, SIGMAS, n0=3, n=10, alpha=self.ALPHA), DUAL_CLASSES)
-        error = largest_dual_error(tree, dual_worlds(adversarial_grid(10, self.ALPHA / 2)))
+        tree = outcome_tree(lambda: dual_certify(1.0, SIGMAS, n0=3, n=20, alpha=self.ALPHA), DUAL_CLASSES)
+        error = largest_dual_error(tree, dual_worlds(adversarial_grid(20, self.ALPHA / 2)))
         # The two errors add up to more than one stage could make: the sum does see both stages.
         assert self.ALPHA / 2 < error <= self.ALPHA + ROUNDING
 
@@ -218,8 +218,8 @@ class TestTheSumsSeeFaults:
 
     def test_spending_alpha_in_both_stages(self, outcome_tree):
         alpha = TestDualCertify.ALPHA
-        tree = outcome_tree(lambda: dual_certify(1.0, SIGMAS, n0=3, n=10, alpha=2 * alpha), DUAL_CLASSES)
-        assert largest_dual_error(tree, dual_worlds(adversarial_grid(10, alpha))) > 1.3 * alpha
+        tree = outcome_tree(lambda: dual_certify(1.0, SIGMAS, n0=3, n=20, alpha=2 * alpha), DUAL_CLASSES)
+        assert largest_dual_error(tree, dual_worlds(adversarial_grid(20, alpha))) > 1.3 * alpha
 
     def test_predicting_without_a_test(self, outcome_tree):
         def guessing(n=20):

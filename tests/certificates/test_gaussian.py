@@ -74,9 +74,9 @@ def test_probabilities_outside_of_their_range(p):
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("inf"), float("nan"), [1.0, 0.0]])
 def test_noise_levels_outside_of_their_range(sigma):
-    with pytest.raises(ValueError, match="sigma .* must be positive and finite"):
+    with pytest.raises(ValueError, match=r"sigma .* must be positive and finite"):
         gaussian_radius(0.9, sigma)
-    with pytest.raises(ValueError, match="sigma .* must be positive and finite"):
+    with pytest.raises(ValueError, match=r"sigma .* must be positive and finite"):
         gaussian_probability(0.9, sigma)
 
 

@@ -221,7 +221,7 @@ class TestRefusalsBeforeTheFirstRequest:
             certify(0.5, n0=0)
         with pytest.raises(ValueError, match="n must be at least 1, got 0"):
             predict(0.5, n=0)
-        with pytest.raises(TypeError, match="n must be an integer, got 100.0"):
+        with pytest.raises(TypeError, match=r"n must be an integer, got 100\.0"):
             dual_predict(1.0, SIGMAS, n=100.0)
 
     @pytest.mark.parametrize("experts", [("a", "b"), "abc"])

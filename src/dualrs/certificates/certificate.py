@@ -159,7 +159,7 @@ class Certificate:
             TypeError: If a field is missing, unknown or of the wrong type.
             ValueError: If a field is outside of its range.
         """
-        checked = {
+        checked: dict[str, Any] = {
             name: tuple(StageCounts(**stage) for stage in value) if name == "stages" else value
             for name, value in fields.items()
         }

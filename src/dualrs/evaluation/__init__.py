@@ -1,1 +1,72 @@
-"""From data to certificates in a file: runs, metrics, pictures."""
+"""Runs over data sets, their results table, metrics, plots and tables."""
+
+from dualrs.evaluation.metrics import (
+    STANDARD_RADII,
+    abstention_rate,
+    average_certified_radius,
+    certified_accuracy,
+    certified_accuracy_interval,
+    confidence_interval,
+    estimator_abstention_rate,
+    estimator_limited_share,
+    methods_of,
+    radius_key,
+    samples_per_input,
+    seconds_per_input,
+    sigma_shares,
+    summarize,
+)
+from dualrs.evaluation.plots import plot_curves
+from dualrs.evaluation.report import render
+from dualrs.evaluation.run import CERTIFICATES, CURVES, SUMMARY, Evaluation, evaluate, procedures
+from dualrs.evaluation.table import (
+    DUAL,
+    ORACLE,
+    SCHEMA,
+    ResultsError,
+    certificate_of,
+    global_name,
+    is_global,
+    oracle_rows,
+    read_parquet,
+    row_of,
+    table_of,
+    write_parquet,
+)
+
+__all__ = [
+    "CERTIFICATES",
+    "CURVES",
+    "DUAL",
+    "ORACLE",
+    "SCHEMA",
+    "STANDARD_RADII",
+    "SUMMARY",
+    "Evaluation",
+    "ResultsError",
+    "abstention_rate",
+    "average_certified_radius",
+    "certificate_of",
+    "certified_accuracy",
+    "certified_accuracy_interval",
+    "confidence_interval",
+    "estimator_abstention_rate",
+    "estimator_limited_share",
+    "evaluate",
+    "global_name",
+    "is_global",
+    "methods_of",
+    "oracle_rows",
+    "plot_curves",
+    "procedures",
+    "radius_key",
+    "read_parquet",
+    "render",
+    "row_of",
+    "samples_per_input",
+    "seconds_per_input",
+    "sigma_shares",
+    "summarize",
+    "table_of",
+    "write_parquet",
+]

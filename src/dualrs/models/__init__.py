@@ -11,6 +11,7 @@ from dualrs.models.bundle import (
 )
 from dualrs.models.networks import Normalize, ResNet9
 from dualrs.models.registry import NETWORKS, NetworkSpec, Recipe, build_network, recipe_of
+from dualrs.models.shipped import find_bundle, shipped_models
 
 __all__ = [
     "NETWORKS",
@@ -24,7 +25,9 @@ __all__ = [
     "ResNet9",
     "build_network",
     "bundle_digest",
+    "find_bundle",
     "load_bundle",
     "recipe_of",
     "save_bundle",
+    "shipped_models",
 ]

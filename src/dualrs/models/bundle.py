@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+import onnx
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from dualrs.models.registry import Recipe, build_network, recipe_of
 
@@ -67,7 +71,8 @@ class Bundle:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
-_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # no separators, no leading dot: it stays within the folder
+_FileName = Annotated[str, Field(pattern=_PLAIN_NAME)]
 
 
 class _Strict(BaseModel):
@@ -105,6 +110,13 @@ class _Manifest(_Strict):
             raise ValueError(f"parts {missing} are named but not described")
         if len(self.experts) != len(self.sigmas):
             raise ValueError(f"{len(self.sigmas)} sigmas need as many experts; got {len(self.experts)}")
+        levels = (*self.sigmas, *([] if self.sigma_e is None else [self.sigma_e]))
+        if any(not (isfinite(s) and s > 0) for s in levels) or any(a >= b for a, b in pairwise(self.sigmas)):
+            raise ValueError(f"noise levels are positive and sigmas ascend; got {self.sigmas}, sigma_e {self.sigma_e}")
+        if (self.sigma_e is None) != (len(self.sigmas) == 1):
+            raise ValueError(
+                f"one noise level needs no estimator, several need one; got {self.sigmas}, sigma_e {self.sigma_e}"
+            )
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise ValueError(f"{self.num_classes} classes have {len(self.classes)} names")
         return self
@@ -120,9 +132,13 @@ def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Pa
 
     Raises:
         TypeError: a part is neither a registered network nor an ``.onnx`` file.
+        ValueError: the bundle is inconsistent, a part's name is no plain file name, or a weight does not fit
+            into float16.
         FileExistsError: the folder exists and is no bundle.
     """
     folder = Path(folder)
+    if strange := [name for name in bundle.parts if not re.fullmatch(_PLAIN_NAME, name)]:
+        raise ValueError(f"parts become files, so their names must match {_PLAIN_NAME}; got {strange}")
     if folder.exists() and not (folder / MANIFEST).exists():
         raise FileExistsError(f"{folder} exists and is not a bundle; choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -141,12 +157,17 @@ def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Pa
             "parts": parts,
             "info": bundle.info,
         }
+        _Manifest.model_validate(manifest)  # what could not be loaded is not written
         (new / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         new.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
             folder.replace(old)
-            new.replace(folder)
+            try:
+                new.replace(folder)
+            except BaseException:
+                old.replace(folder)
+                raise
             shutil.rmtree(old)
         else:
             new.replace(folder)
@@ -160,7 +181,7 @@ def _write_part(part: Part, name: str, folder: Path, *, half: bool) -> dict[str,
     if isinstance(part, Path):
         if part.suffix != ".onnx":
             raise TypeError(f"part {name!r}: a file must be an .onnx file; got {part}")
-        content = part.read_bytes()
+        content = onnx.load(part).SerializeToString()  # with the weights that the exporter put into other files
         entry: dict[str, Any] = {"file": f"{name}.onnx"}
     else:
         recipe = recipe_of(part)
@@ -169,15 +190,21 @@ def _write_part(part: Part, name: str, folder: Path, *, half: bool) -> dict[str,
                 f"part {name!r} is a {type(part).__name__}, which a bundle cannot rebuild: use a network made by "
                 "dualrs.models.build_network, or export it to ONNX and pass the path of the .onnx file"
             )
-        content = save_tensors(
-            {
-                key: (value.half() if half and value.is_floating_point() else value).contiguous()
-                for key, value in part.state_dict().items()
-            }
-        )
+        weights = part.state_dict()
+        if half:
+            weights = {key: _half(value, f"{name}: {key}") for key, value in weights.items()}
+        content = save_tensors({key: value.contiguous() for key, value in weights.items()})
         entry = {"file": f"{name}.safetensors", "network": recipe.name, "arguments": dict(recipe.arguments)}
     (folder / entry["file"]).write_bytes(content)
     return {**entry, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _half(weight: Tensor, name: str) -> Tensor:
+    if not weight.is_floating_point():
+        return weight
+    if weight.isfinite().all() and not weight.half().isfinite().all():
+        raise ValueError(f"{name} reaches {weight.abs().max():g}, which float16 cannot hold; save with half=False")
+    return weight.half()
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -233,6 +260,7 @@ def _read_part(entry: _PartEntry, name: str, folder: Path) -> Part:
             f"{MANIFEST} says {entry.sha256}"
         )
     if entry.network is None:
+        _refuse_external_data(content, path)
         return path
     try:
         with torch.random.fork_rng(devices=[]):  # building draws initial weights; nobody else's random numbers
@@ -241,3 +269,13 @@ def _read_part(entry: _PartEntry, name: str, folder: Path) -> Part:
     except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise BundleError(f"bundle {folder}: {entry.file} does not fit network {entry.network!r}: {error}") from error
     return network.eval()
+
+
+def _refuse_external_data(content: bytes, path: Path) -> None:
+    """Raises BundleError unless the ONNX file holds all of its weights: no digest covers those elsewhere."""
+    try:
+        model = onnx.load_model_from_string(content)
+        with tempfile.TemporaryDirectory() as nowhere:
+            onnx.load_external_data_for_model(model, nowhere)
+    except Exception as error:  # protobuf's and onnx's own errors share no base class but this
+        raise BundleError(f"{path} is no ONNX model with all of its weights inside: {error}") from error

@@ -60,11 +60,14 @@ class JobResult:
 
 @dataclass
 class ModelStats:
-    """How much a model did: votes are rows that were asked for, slots all rows of its batches."""
+    """How much a model did, and on what: votes are rows that were asked for, slots all rows of its batches."""
 
     votes: int = 0
     slots: int = 0
     seconds: float = 0.0
+    backend: str = ""
+    device: str = ""
+    batch_size: int = 0
 
     @property
     def fill_rate(self) -> float:
@@ -167,8 +170,8 @@ class _Run:
         return any(model.pending >= model.batch_size for model in self._models.values())
 
     def evaluate_fullest(self) -> bool:
-        """Runs one batch of the model with most work; False if there is no work."""
-        model = max(self._models.values(), key=lambda candidate: candidate.pending, default=None)
+        """Runs one batch of the model with most batches of work; False if there is no work."""
+        model = max(self._models.values(), key=lambda candidate: candidate.pending / candidate.batch_size, default=None)
         if model is None or not model.pending:
             return False
         for stream in model.evaluate():
@@ -179,21 +182,22 @@ class _Run:
         return True
 
     def _advance(self, task: _Task, counts: NDArray[np.int64] | None) -> None:
-        """Hands counts to a procedure (None to start it) and queues what it asks for next."""
-        try:
-            request = next(task.procedure) if counts is None else task.procedure.send(counts)
-        except StopIteration as stop:
-            self._complete(task, stop.value)
-            return
-        model = self._model(request.model)
-        stream = task.job.stream(request, model)
-        task.begin(request, stream)
-        model.want(stream, task.goal)
-        stream.waiting.append(task)
-        # The votes may already be there, drawn for another procedure on the same input.
-        if stream.filled >= task.goal:
-            stream.waiting.remove(task)
-            self._advance(task, stream.take(task))
+        """Hands counts to a procedure (None to start it) until it asks for votes that are not there yet."""
+        while True:
+            try:
+                request = next(task.procedure) if counts is None else task.procedure.send(counts)
+            except StopIteration as stop:
+                self._complete(task, stop.value)
+                return
+            model = self._model(request.model)
+            stream = task.job.stream(request, model)
+            task.begin(request, stream)
+            if stream.filled < task.goal:
+                model.want(stream, task.goal)
+                stream.waiting.append(task)
+                return
+            # The votes were drawn already, for another procedure on the same input.
+            counts = stream.take(task)
 
     def _complete(self, task: _Task, certificate: Certificate) -> None:
         seconds = sum(self._stats[model].seconds_per_vote * votes for model, votes in task.votes.items())
@@ -207,12 +211,14 @@ class _Run:
         if name not in self._models:
             assert self._shape is not None  # a job has been admitted
             backend = self._backend_for(name, self._shape)
+            rows = backend.batch_size or self._batch_size
+            stats = ModelStats(backend=backend.name, device=backend.device, batch_size=rows)
             self._models[name] = _Model(
                 name,
                 backend,
-                torch.zeros((backend.batch_size or self._batch_size, *self._shape)),
+                torch.zeros((rows, *self._shape)),
                 self._outputs.get(name),
-                self._stats.setdefault(name, ModelStats()),
+                self._stats.setdefault(name, stats),
             )
         return self._models[name]
 
@@ -261,7 +267,7 @@ class _Model:
             start += take
         return [stream for stream, _ in parts]
 
-    def _votes(self) -> NDArray[np.int16]:
+    def _votes(self) -> NDArray[np.int32]:
         if not self._checked:
             check_fixed_function(self._backend, self._buffer)
             self._checked = True
@@ -274,7 +280,7 @@ class _Model:
             )
         votes = logits.argmax(dim=1)
         votes[logits.isnan().any(dim=1)] = _INVALID
-        return votes.to(torch.int16).numpy()
+        return votes.to("cpu", torch.int32).numpy()
 
 
 @dataclass(eq=False)
@@ -287,7 +293,7 @@ class _Stream:
     wanted: int = 0
     filled: int = 0
     waiting: list[_Task] = field(default_factory=list)
-    _votes: list[NDArray[np.int16]] = field(default_factory=list)
+    _votes: list[NDArray[np.int32]] = field(default_factory=list)
     _block: int = -1
     _noise: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -301,10 +307,11 @@ class _Stream:
                 self._noise = standard_normal_block(self.key, block, self.x.shape)
                 self._block = block
             take = min(len(out) - done, rows - offset)
-            torch.add(self.x, self._noise[offset : offset + take], alpha=self.key.sigma, out=out[done : done + take])
+            # Not torch.add(..., alpha=sigma): it may fuse the two roundings, depending on a row's place in memory.
+            torch.mul(self._noise[offset : offset + take], self.key.sigma, out=out[done : done + take]).add_(self.x)
             done += take
 
-    def append(self, votes: NDArray[np.int16]) -> None:
+    def append(self, votes: NDArray[np.int32]) -> None:
         self._votes.append(votes)
         self.filled += len(votes)
         if self.filled % block_rows(self.x.shape) == 0:
@@ -329,7 +336,8 @@ class _ActiveJob:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._x = self.job.x.detach().to("cpu", torch.float32)
+        # A copy: whoever made the input may write the next one into the same memory while votes are drawn.
+        self._x = self.job.x.detach().to("cpu", torch.float32, copy=True)
         self._digest = input_digest(self._x)
         self._streams: dict[tuple[str, float], _Stream] = {}
 

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from dualrs.config import Section, parse_section, read_yaml
 from dualrs.models import NetworkSpec
 
 Sigma = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class ConfigError(ValueError):
-    """A configuration file that cannot be used; the message names the field, the value and the remedy."""
-
-
-class Section(BaseModel):
-    """A part of a configuration; unknown fields are refused rather than ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Optimization(Section):
@@ -35,9 +25,6 @@ class Optimization(Section):
     precision: Literal["fp32", "bf16"] = "bf16"
     crop_padding: int = Field(default=4, ge=0, description="pixels of padding for random crops; 0: no crops")
     flip: bool = Field(default=True, description="mirror images horizontally at random")
-
-
-S = TypeVar("S", bound=Section)
 
 
 class ExpertConfig(Section):
@@ -120,28 +107,3 @@ def load_config(path: str | Path) -> TrainingConfig:
         ConfigError: the file is missing, is not YAML, or a field is unknown, missing or out of range.
     """
     return parse_section(TrainingConfig, read_yaml(path), source=str(path))
-
-
-def read_yaml(path: str | Path) -> Any:
-    """Reads a YAML file, with errors that name it."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-
-
-def parse_section(section: type[S], content: Any, *, source: str) -> S:
-    """Validates parsed YAML against a section, turning pydantic's report into plain sentences."""
-    try:
-        return section.model_validate(content)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            field = ".".join(str(part) for part in problem["loc"]) or "the file"
-            if problem["type"] == "extra_forbidden":
-                lines.append(f"  {field}: unknown field")
-            else:
-                lines.append(f"  {field}: {problem['msg']} (given: {problem['input']!r})")
-        raise ConfigError(f"{source} is not a valid configuration:\n" + "\n".join(lines)) from error

@@ -90,8 +90,9 @@ def fit(
                 progress.advance(len(rows), note=f"epoch {epoch + 1}/{plan.epochs} loss {loss.item():.3f}")
             averages = {name: total / len(images) for name, total in sums.items()}
             seconds = time.perf_counter() - started
-            _save(folder, model, optimizer, schedule, epoch + 1)
+            # The log goes first: a line without its checkpoint is replaced on resumption, the reverse would be lost.
             _log(folder, {"epoch": epoch + 1, **averages, "seconds": round(seconds, 2)})
+            _save(folder, model, optimizer, schedule, epoch + 1)
     model.eval()
 
 

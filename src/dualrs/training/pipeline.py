@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from dualrs.data import ArrayDataset
 from dualrs.files import atomic_write
+from dualrs.models import InputSpec
 from dualrs.progress import console
+from dualrs.smoothing import DualSmoothedClassifier
 from dualrs.training.config import ExpertConfig, TrainingConfig
+from dualrs.training.estimator import train_estimator
 from dualrs.training.experts import noisy_accuracy, train_expert
+from dualrs.training.labels import label_radii, true_class_votes
 
 
 class Pipeline:
@@ -26,6 +33,15 @@ class Pipeline:
 
     def __init__(self, config: TrainingConfig, train: ArrayDataset, test: ArrayDataset) -> None:
         self.config, self._train, self._test = config, train, test
+        labelled = min(config.labels.images or len(train), len(train))
+        self._labelled = train.subset(range(labelled))
+
+    def run(self) -> Path:
+        """Does whatever is not done yet and returns the folder of the finished bundle."""
+        experts = self.experts()
+        radii = self.labels(experts)
+        estimator = self.estimator(experts, radii)
+        return self._bundle(experts, estimator)
 
     def experts(self) -> dict[float, nn.Module]:
         """Trains every expert that is not trained yet; returns them by σ (one object may serve several)."""
@@ -35,6 +51,40 @@ class Pipeline:
             model = self._expert(expert, start, seed=self.config.seed + number)
             trained.update(dict.fromkeys(expert.sigmas, model))
         return dict(sorted(trained.items()))
+
+    def labels(self, experts: dict[float, nn.Module]) -> NDArray[np.float64]:
+        """Labels the training images that are not labelled yet; radii of shape (images, σ)."""
+        config, labels = self.config, self.config.labels
+        # The engine needs an estimator only by name: no label asks for its votes.
+        pool = DualSmoothedClassifier(experts[min(experts)], config.sigma_e, experts, len(self._train.classes))
+        votes = true_class_votes(
+            pool.engine(),
+            self._labelled,
+            config.sigmas,
+            n=labels.n,
+            seed=config.seed,
+            path=config.output / "labels" / "votes.npz",
+            key=f"{_weights_digest(experts)} {self._labelled.digest[:16]} n={labels.n} seed={config.seed}",
+        )
+        radii = label_radii(votes, config.sigmas, n=labels.n, mapped_n=labels.mapped_n, alpha=labels.alpha)
+        best = np.where(radii.max(axis=1) > 0, radii.argmax(axis=1), -1)
+        shares = {f"{sigma:g}": float((best == i).mean()) for i, sigma in enumerate(config.sigmas)}
+        shares["none"] = float((best == -1).mean())
+        _write_json(config.output / "labels" / "summary.json", {"images": len(radii), "best_sigma_shares": shares})
+        return radii
+
+    def estimator(self, experts: dict[float, nn.Module], radii: NDArray[np.float64]) -> nn.Module:
+        """Trains the variance estimator unless it is trained."""
+        config = self.config.estimator
+        return train_estimator(
+            config,
+            self._labelled,
+            radii,
+            self.config.sigma_e,
+            start=experts[config.start_from] if config.start_from is not None else None,
+            folder=self.config.output / "estimator",
+            seed=self.config.seed + len(self.config.experts),
+        )
 
     def _expert(self, expert: ExpertConfig, start: nn.Module | None, *, seed: int) -> nn.Module:
         names = "-".join(f"{sigma:g}" for sigma in expert.sigmas)
@@ -46,6 +96,27 @@ class Pipeline:
             for sigma, value in accuracy.items():
                 console.print(f"expert for σ={sigma}: {value:.2%} of test images right under one noise draw")
         return model
+
+    def _bundle(self, experts: dict[float, nn.Module], estimator: nn.Module) -> Path:
+        config = self.config
+        model = DualSmoothedClassifier(estimator, config.sigma_e, experts, len(self._train.classes))
+        model.input = InputSpec(self._train.input_shape)
+        model.classes = self._train.classes
+        model.info = {
+            "name": config.name,
+            "data": {"name": self._train.name, "train_digest": self._train.digest},
+            "training": config.model_dump(mode="json", exclude={"output"}),
+            **{path.parent.name: json.loads(path.read_text()) for path in config.output.glob("*/summary.json")},
+        }
+        return model.save(config.output / "bundle", half=True)
+
+
+def _weights_digest(experts: dict[float, nn.Module]) -> str:
+    digest = hashlib.sha256()
+    for expert in experts.values():
+        for value in expert.state_dict().values():
+            digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -1,0 +1,34 @@
+# Both goals work on a fresh machine with Python 3.11 or newer and nothing else installed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test format clean
+
+quickstart: .venv/installed ## certify real images with the shipped model
+	$(BIN)/dualrs quickstart
+
+test: .venv/installed-dev ## lint, types, layer contract, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv runs
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "dualrs needs Python 3.11 or newer; run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/installed-dev: pyproject.toml
+	@$(MAKE) --no-print-directory .venv/installed
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@

@@ -1,0 +1,297 @@
+"""The command line: parses, calls, prints.
+
+Results go to standard output, progress and remarks to standard error. Exit codes: 0 done, 1 failed,
+2 bad input, 130 interrupted (what was finished is kept).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import dualrs
+from dualrs.progress import console as remarks
+
+if TYPE_CHECKING:
+    from dualrs.evaluation import Evaluation
+    from dualrs.evaluation.config import CertifyConfig
+    from dualrs.training.pipeline import Pipeline
+
+app = typer.Typer(
+    name="dualrs",
+    help="Certified robustness by dual randomized smoothing.\n\nStart with: dualrs quickstart",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+data_app = typer.Typer(help="Data sets: list and fetch them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+out = Console()
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Samples = Annotated[int, typer.Option("--n", help="Estimation samples of each stage.")]
+Alpha = Annotated[float, typer.Option(help="Failure probability of each certificate.")]
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Runs the command line; bad input ends it with one line that says what is wrong."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interruption too
+    try:
+        app()
+    except KeyboardInterrupt:
+        remarks.print("\n[yellow]Interrupted.[/] The same command goes on where this one stopped.")
+        sys.exit(INTERRUPTED)
+    except (ValueError, OSError) as error:
+        _fail(error, code=2)
+    except RuntimeError as error:
+        _fail(error, code=1)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        out.print(dualrs.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def quickstart(
+    dataset: Annotated[
+        str, typer.Option(help="The shipped model to certify: fashion-mnist or cifar10.")
+    ] = "fashion-mnist",
+    images: Annotated[int, typer.Option(help="How many test images, evenly spaced.")] = 100,
+    n: Samples = 2_500,
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("runs/quickstart"),
+    as_json: AsJson = False,
+) -> None:
+    """Certify real test images with a shipped model: a table, a picture, a file of certificates.
+
+    Fashion-MNIST needs no download (its test images are in the package). Results of an earlier
+    quickstart are replaced.
+
+    Example: dualrs quickstart --images 20 --n 10000
+    """
+    from dualrs.evaluation.config import CertifyConfig
+
+    config = CertifyConfig(
+        model=dataset,
+        data="fashion-mnist-sample" if dataset == "fashion-mnist" else dataset,
+        images=images,
+        n=n,
+        output=output,
+        overwrite=True,
+    )
+    _certify(config, as_json=as_json)
+
+
+@app.command()
+def certify(
+    target: Annotated[str, typer.Argument(help="A configuration (.yaml), a bundle's folder, or a shipped model.")],
+    data: Annotated[str | None, typer.Option(help="Data set, or folder:PATH.")] = None,
+    images: Annotated[int | None, typer.Option(help="So many images, evenly spaced.")] = None,
+    skip: Annotated[int | None, typer.Option(help="Every skip-th image.")] = None,
+    n0: Annotated[int | None, typer.Option(help="Selection samples of each stage.")] = None,
+    n: Annotated[int | None, typer.Option(help="Estimation samples of each stage.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Failure probability of each certificate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
+    overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace results in that folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Certify a model on a data set: the dual rule, every single σ, and the oracle, sharing votes.
+
+    Options override the fields of a configuration.
+
+    Example: dualrs certify cifar10 --data cifar10 --images 500 --output runs/cifar10
+    """
+    from dualrs.config import parse_section
+    from dualrs.evaluation.config import CertifyConfig, load_certify_config
+
+    given: dict[str, Any] = {
+        "data": data, "images": images, "skip": skip, "n0": n0, "n": n,
+        "alpha": alpha, "seed": seed, "output": output, "overwrite": overwrite,
+    }  # fmt: skip
+    changes = {name: value for name, value in given.items() if value is not None}
+    if Path(target).suffix in {".yaml", ".yml"}:
+        config = load_certify_config(target, **changes)
+    else:
+        default = {"output": Path("runs") / Path(target).name}
+        config = parse_section(CertifyConfig, {"model": target, **default, **changes}, source="the command line")
+    _certify(config, as_json=as_json)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or the name of a shipped model.")],
+    image: Annotated[Path, typer.Argument(help="An image file, or a .npy file with floats (C, H, W) in [0, 1].")],
+    n: Samples = 10_000,
+    alpha: Alpha = 0.001,
+    radius: Annotated[bool, typer.Option("--radius", help="Certify a radius as well.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise; a fresh secret one if absent.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict one image's label, right with probability 1 − α, or abstain.
+
+    The noise is secret by default: α holds for inputs chosen without knowledge of it. The seed is
+    printed afterwards, so that the answer can be reproduced.
+
+    Example: dualrs predict fashion-mnist shirt.png --radius
+    """
+    from dualrs.data import read_image
+    from dualrs.models import find_bundle
+    from dualrs.smoothing import load
+
+    model = load(find_bundle(bundle))
+    x = read_image(image)
+    used = secrets.randbits(63) if seed is None else seed
+    decide = model.certify if radius else model.predict
+    try:
+        certificate = decide(x, n=n, alpha=alpha, seed=used)
+    except ValueError as error:
+        raise ValueError(f"{image}: {error}") from error
+    name = model.classes[certificate.label] if model.classes and certificate.label is not None else None
+    if as_json:
+        print(json.dumps({**certificate.to_dict(), "class": name, "seed": used}))
+    else:
+        out.print(f"{'' if name is None else name + ': '}{certificate}", highlight=False)
+        out.print(f"seed {used}", style="dim", highlight=False)
+
+
+@app.command()
+def train(config: Annotated[Path, typer.Argument(help="A training configuration (.yaml).")]) -> None:
+    """Train a dual model: experts, labels, variance estimator, bundle.
+
+    Every finished step is kept; run the same command again to go on after an interruption.
+
+    Example: dualrs train configs/fashion-mnist.yaml
+    """
+    out.print(f"bundle: {_pipeline(config).run()}", highlight=False)
+
+
+@app.command()
+def label(config: Annotated[Path, typer.Argument(help="A training configuration (.yaml).")]) -> None:
+    """Build the variance estimator's labels: certified radii of training images, from few votes.
+
+    Trains the experts first if they are not trained yet; resumes where it was interrupted.
+
+    Example: dualrs label configs/fashion-mnist.yaml
+    """
+    pipeline = _pipeline(config)
+    pipeline.labels(pipeline.experts())
+    out.print(f"labels: {pipeline.config.output / 'labels'}", highlight=False)
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets, and which of them are here."""
+    from dualrs.data import available
+
+    found = available()
+    if as_json:
+        print(json.dumps([asdict(info) for info in found], default=str))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("name", "images", "here", "description"):
+        table.add_column(column, no_wrap=column != "description")
+    for info in found:
+        sizes = ", ".join(f"{size:,} {split}" for split, size in info.splits.items())
+        about = f"{info.description}. Licence: {info.licence}."
+        table.add_row(info.name, sizes, "yes" if info.present else "no", about)
+    out.print(table)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="The data set.")],
+    archive: Annotated[
+        Path | None, typer.Option("--from", help="Read this archive or folder instead of downloading.")
+    ] = None,
+) -> None:
+    """Fetch a data set from the first source that works, verified by digest.
+
+    Example: dualrs data fetch cifar10
+    """
+    from dualrs.data import fetch
+
+    with remarks.status(f"fetching {name}") as status:
+        folder = fetch(name, archive=archive, progress=lambda what, share: status.update(_fetching(what, share)))
+    out.print(f"{name}: {folder}", highlight=False)
+
+
+def _fetching(what: str, share: float | None) -> str:
+    return what if share is None else f"{what} {share:.0%}"
+
+
+def _pipeline(path: Path) -> Pipeline:
+    from dualrs.data import load
+    from dualrs.training.config import load_config
+    from dualrs.training.pipeline import Pipeline
+
+    config = load_config(path)
+    return Pipeline(config, load(config.data, "train"), load(config.data, "test"))
+
+
+def _certify(config: CertifyConfig, *, as_json: bool) -> None:
+    from dualrs.data import open_dataset
+    from dualrs.evaluation import evaluate
+    from dualrs.models import bundle_digest, find_bundle
+    from dualrs.smoothing import load
+
+    folder = find_bundle(config.model)
+    model = load(folder, backend=config.backend, device=config.device, batch_size=config.batch_size)
+    dataset = open_dataset(config.data, config.split)
+    evaluation = evaluate(
+        model,
+        dataset,
+        indices=config.indices(len(dataset)),
+        n0=config.n0,
+        n=config.n,
+        alpha=config.alpha,
+        seed=config.seed,
+        folder=config.output,
+        overwrite=config.overwrite,
+        global_sigmas=config.global_sigmas,
+        model_digest=bundle_digest(folder),
+        info={"command": config.model_dump(mode="json")},
+    )
+    _show(evaluation, as_json=as_json)
+    if not evaluation.complete:
+        remarks.print(
+            "[yellow]Interrupted:[/] the finished inputs are saved; give a smaller --images or --n to finish sooner."
+        )
+        raise typer.Exit(INTERRUPTED)
+
+
+def _show(evaluation: Evaluation, *, as_json: bool) -> None:
+    from dualrs.evaluation import render
+
+    if as_json:
+        print(json.dumps(evaluation.summary))
+        return
+    out.print(render(evaluation.summary))
+    if evaluation.folder is not None:
+        out.print(f"results: {evaluation.folder}", highlight=False)
+
+
+def _fail(error: Exception, *, code: int) -> None:
+    remarks.print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+    for note in getattr(error, "__notes__", []):
+        remarks.print(note, highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

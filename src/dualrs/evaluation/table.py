@@ -1,0 +1,230 @@
+"""The results table: one row per input and method, with the raw votes behind every certificate."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dualrs.certificates import Certificate
+from dualrs.files import atomic_write
+from dualrs.sampling import Outcome
+
+DUAL = "dual"
+"""The method name of the dual smoothed classifier."""
+ORACLE = "oracle"
+"""The method name, and the rule, of the rows that `oracle_rows` derives."""
+_GLOBAL_PREFIX = "global-"
+
+SCHEMA = pl.Schema(
+    {
+        "idx": pl.Int64(),
+        "method": pl.String(),
+        "label": pl.Int64(),
+        "predicted": pl.Int64(),
+        "abstained": pl.Boolean(),
+        "correct": pl.Boolean(),
+        "radius": pl.Float64(),
+        "sigma": pl.Float64(),
+        "estimator_radius": pl.Float64(),
+        "classifier_radius": pl.Float64(),
+        "samples": pl.Int64(),
+        "seconds": pl.Float64(),
+        "alpha": pl.Float64(),
+        "rule": pl.String(),
+        "stages": pl.String(),
+    }
+)
+"""The columns of a results table.
+
+`idx` is the input's position in the published split and `label` its true class; `predicted` is null where
+the method abstains; `radius` and `sigma` are in the units of the input; `samples` counts the votes that the
+certificate rests on and `seconds` what they cost; `alpha` is its failure probability; `stages` holds the
+votes of each stage as JSON. Estimator and classifier radius are null where a method has no such stage.
+"""
+_NULLABLE = ("predicted", "sigma", "estimator_radius", "classifier_radius")
+_FROM_CERTIFICATE = ("radius", "sigma", "alpha", "rule", "estimator_radius", "classifier_radius")
+
+
+class ResultsError(ValueError):
+    """A file that is no results table; the message says what is wrong with it."""
+
+
+def global_name(sigma: float) -> str:
+    """Gives the method name of the classifier that is smoothed at σ for every input.
+
+    Examples:
+        >>> global_name(0.25), global_name(1.0)
+        ('global-0.25', 'global-1')
+    """
+    return f"{_GLOBAL_PREFIX}{sigma:g}"
+
+
+def is_global(method: str) -> bool:
+    """Tells whether a method smooths at one σ for every input."""
+    return method.startswith(_GLOBAL_PREFIX)
+
+
+def row_of(idx: int, method: str, label: int, outcome: Outcome) -> dict[str, Any]:
+    """Gives the row of one input and method.
+
+    Args:
+        idx: the input's position in the published split.
+        method: the name under which the outcome is compared with others.
+        label: the true class.
+        outcome: what the engine returned.
+    """
+    certificate = outcome.certificate
+    return {
+        "idx": idx,
+        "method": method,
+        "label": label,
+        "predicted": certificate.label,
+        "abstained": certificate.abstained,
+        "correct": certificate.label == label,
+        **{name: getattr(certificate, name) for name in _FROM_CERTIFICATE},
+        "samples": certificate.samples,
+        "seconds": outcome.seconds,
+        "stages": json.dumps(certificate.to_dict()["stages"], separators=(",", ":")),
+    }
+
+
+def table_of(rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Makes a results table of rows from `row_of`, ordered by `idx`; rows of one input keep their order.
+
+    Raises:
+        ResultsError: two rows have the same input and method, or a value contradicts another.
+    """
+    table = pl.DataFrame(list(rows), schema=SCHEMA, orient="row").sort("idx", maintain_order=True)
+    _refuse_nonsense(table, "the rows")
+    return table
+
+
+def certificate_of(row: Mapping[str, Any]) -> Certificate:
+    """Rebuilds the certificate that a row records, checking every field again.
+
+    Args:
+        row: as ``table.row(i, named=True)`` or ``table.iter_rows(named=True)`` give it.
+
+    Raises:
+        ValueError: the row is the oracle's, which holds no certificate, or a value is outside of its range.
+    """
+    if row["rule"] == ORACLE:
+        raise ValueError("an oracle row is picked with knowledge of the true label and holds no certificate")
+    fields = {name: row[name] for name in _FROM_CERTIFICATE}
+    try:
+        return Certificate.from_dict({"label": row["predicted"], **fields, "stages": json.loads(row["stages"])})
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the row of input {row['idx']}, method {row['method']!r} holds no certificate: {error}"
+        ) from error
+
+
+def oracle_rows(table: pl.DataFrame) -> pl.DataFrame:
+    """Derives what a choice of σ that knew the true label would reach: an upper bound, not a classifier.
+
+    For each input this is the largest radius among the global-σ certificates that give the true label (the
+    smallest σ on ties), and an abstention where none does. It picks the best of K certificates, so its
+    `alpha` is the sum of theirs, at which all K hold together (union bound); `samples` and `seconds` are
+    sums too. The votes stay in the rows it was derived from: `stages` is empty.
+
+    Args:
+        table: a results table; without global-σ methods there are no oracle rows.
+
+    Returns:
+        A results table with one row per input, ordered by `idx`, all of method and rule "oracle".
+    """
+    hit = pl.col("correct")
+    return (
+        table.filter(pl.col("method").str.starts_with(_GLOBAL_PREFIX))
+        .sort(["correct", "radius", "sigma"], descending=[True, True, False])
+        .group_by("idx", maintain_order=True)
+        .agg(
+            pl.col("label", "predicted", "correct", "radius", "sigma").first(),
+            pl.col("samples", "seconds").sum(),
+            pl.col("alpha").sum().clip(upper_bound=1.0),
+        )
+        .with_columns(
+            method=pl.lit(ORACLE),
+            rule=pl.lit(ORACLE),
+            stages=pl.lit("[]"),
+            abstained=~hit,
+            predicted=pl.when(hit).then("predicted"),
+            sigma=pl.when(hit).then("sigma"),
+            radius=pl.when(hit).then("radius").otherwise(0.0),
+            estimator_radius=pl.lit(None, pl.Float64()),
+            classifier_radius=pl.lit(None, pl.Float64()),
+        )
+        .select(SCHEMA.names())
+        .cast(SCHEMA)
+        .sort("idx")
+    )
+
+
+def write_parquet(table: pl.DataFrame, path: str | Path) -> Path:
+    """Writes a results table so that readers see the old file or the new, never a part of it.
+
+    Raises:
+        ResultsError: the table is no results table.
+    """
+    path = Path(path)
+    _refuse_other_columns(table, "the table")
+    with atomic_write(path) as file:
+        table.write_parquet(file)
+    return path
+
+
+def read_parquet(path: str | Path) -> pl.DataFrame:
+    """Reads a results table that `write_parquet` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ResultsError: the file is truncated, is no Parquet file, has other columns, or contradicts itself.
+    """
+    content = Path(path).read_bytes()
+    try:
+        table = pl.read_parquet(io.BytesIO(content))
+    except pl.exceptions.PolarsError as error:
+        raise ResultsError(f"{path} ({len(content):,} bytes) is truncated or no Parquet file: {error}") from error
+    _refuse_other_columns(table, str(path))
+    _refuse_nonsense(table, str(path))
+    return table
+
+
+def _refuse_other_columns(table: pl.DataFrame, what: str) -> None:
+    missing = [name for name in SCHEMA if name not in table.columns]
+    unknown = [name for name in table.columns if name not in SCHEMA]
+    wrong = [
+        f"{name} is {table.schema[name]}, not {dtype}"
+        for name, dtype in SCHEMA.items()
+        if name in table.columns and table.schema[name] != dtype
+    ]
+    problems = [
+        *([f"missing columns: {', '.join(missing)}"] if missing else []),
+        *([f"unknown columns: {', '.join(unknown)}"] if unknown else []),
+        *wrong,
+    ]
+    if not problems and table.columns != SCHEMA.names():
+        problems = [f"the columns must come in the order {', '.join(SCHEMA)}"]
+    if problems:
+        raise ResultsError(f"{what} is not a results table: {'; '.join(problems)}")
+
+
+def _refuse_nonsense(table: pl.DataFrame, what: str) -> None:
+    checks = {
+        "a value is missing": pl.any_horizontal(pl.exclude(_NULLABLE).is_null()),
+        "`abstained` contradicts `predicted`": pl.col("abstained") != pl.col("predicted").is_null(),
+        "`correct` contradicts `predicted`": pl.col("correct") != pl.col("predicted").eq_missing(pl.col("label")),
+        "a radius is not a finite number ≥ 0": ~(pl.col("radius").is_finite() & (pl.col("radius") >= 0)),
+        "an abstention claims a radius": pl.col("abstained") & (pl.col("radius") > 0),
+        "two rows have this input and method": pl.struct("idx", "method").is_duplicated(),
+    }
+    for problem, found in checks.items():
+        bad = table.filter(found)
+        if len(bad):
+            row = bad.row(0, named=True)
+            raise ResultsError(f"{what}: {problem} (input {row['idx']}, method {row['method']!r})")

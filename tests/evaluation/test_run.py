@@ -1,0 +1,216 @@
+import json
+
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from polars.testing import assert_frame_equal
+
+import dualrs
+from dualrs.data import load_folder
+from dualrs.evaluation import certificate_of, evaluate, procedures, read_parquet
+from dualrs.models import InputSpec
+from dualrs.smoothing import SmoothedClassifier
+
+BUDGET = {"n0": 32, "n": 500, "alpha": 0.01}
+VOTES = BUDGET["n0"] + BUDGET["n"]
+METHODS = ["dual", "global-0.25", "global-0.5", "oracle"]
+
+
+def stopping(world, calls, error):
+    """The world's model with small batches, whose estimator raises after `calls` of them."""
+    return world.model(estimator=StopsAfter(world.model().estimator, calls, error), batch_size=32)
+
+
+class StopsAfter:
+    """A base classifier that raises once it has answered `calls` batches."""
+
+    def __init__(self, function, calls, error):
+        self.function, self.calls, self.error = function, calls, error
+
+    def __call__(self, batch):
+        self.calls -= 1
+        if self.calls < 0:
+            raise self.error
+        return self.function(batch)
+
+
+def test_one_pass_gives_what_certify_gives_alone(world, tmp_path):
+    model = world.model()
+    found = evaluate(model, world.dataset, indices=[7, 0, 4], seed=5, folder=tmp_path / "run", **BUDGET)
+    assert found.complete
+    assert found.table["idx"].to_list() == [40] * 4 + [70] * 4 + [110] * 4  # the published positions, in order
+    assert found.table["method"].to_list() == METHODS * 3
+    for position, idx in ((7, 40), (0, 110), (4, 70)):
+        x = world.dataset.image(position)
+        row = found.table.filter(idx=idx, method="dual").row(0, named=True)
+        assert certificate_of(row) == model.certify(x, seed=5, **BUDGET)
+        assert row["label"] == world.dataset.label(position)
+
+
+def test_batch_size_order_and_company_change_nothing(world):
+    found = evaluate(world.model(), world.dataset, **BUDGET).table
+    columns = pl.exclude("seconds")
+    other = evaluate(world.model(batch_size=7), world.dataset, indices=range(11, -1, -1), **BUDGET).table
+    assert_frame_equal(found.select(columns), other.select(columns))
+    alone = evaluate(world.model(), world.dataset, global_sigmas=False, **BUDGET).table
+    assert_frame_equal(found.filter(method="dual").select(columns), alone.select(columns))
+
+
+def test_radii_stay_below_the_true_ones_and_wrong_labels_earn_nothing(world):
+    found = evaluate(world.model(), world.dataset, **BUDGET)
+    for position in range(12):
+        rows = found.table.filter(idx=int(world.dataset.indices[position]))
+        to_label, to_sigma = world.true_radius(position)
+        assert rows["radius"].max() <= to_label
+        assert rows.filter(method="dual")["radius"].item() <= to_sigma
+        assert not (position == 4 and rows["correct"].any())
+    assert 0.3 < found.summary["certified_accuracy"]["oracle"]["0.00"] < 1
+
+
+def test_methods_share_their_votes(world):
+    found = evaluate(world.model(), world.dataset, **BUDGET)
+    engine = found.summary["metadata"]["engine"]
+    for sigma in (0.25, 0.5):
+        assert found.summary["samples_per_input"][f"global-{sigma:g}"] == VOTES
+        # The expert voted once for each input, although the dual method used a part of its votes too.
+        assert engine[f"expert-{sigma:g}"]["votes"] <= 12 * VOTES
+    charged = found.table.filter(pl.col("method") != "oracle")["samples"].sum()
+    evaluated = sum(model["votes"] for model in engine.values())
+    shared = found.table.filter(pl.col("method") == "dual", pl.col("sigma").is_not_null())
+    assert len(shared) > 0
+    assert charged - evaluated == len(shared) * VOTES
+
+
+def test_files_and_metadata(world, tmp_path):
+    found = evaluate(
+        world.model(), world.dataset, seed=3, folder=tmp_path, model_digest="abc", info={"note": "x"}, **BUDGET
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["certificates.parquet", "curves.png", "summary.json"]
+    assert found.folder == tmp_path
+    assert_frame_equal(read_parquet(tmp_path / "certificates.parquet"), found.table)
+    with Image.open(tmp_path / "curves.png") as image:
+        image.verify()
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary == found.summary
+    assert (summary["complete"], summary["requested"], summary["inputs"]) == (True, 12, 12)
+    assert list(summary["certified_accuracy"]) == METHODS
+
+    about = summary["metadata"]
+    certification = about["certification"]
+    assert {name: certification[name] for name in ("n0", "n", "alpha", "seed", "noise", "dtype")} == {
+        **BUDGET,
+        "seed": 3,
+        "noise": "numpy SFC64",
+        "dtype": "float32",
+    }
+    assert certification["methods"]["dual"] == {
+        "rule": "min",
+        "alpha": 0.01,
+        "alpha_split": {"estimator/estimation": 0.005, "classifier/estimation": 0.005},
+    }
+    assert certification["methods"]["global-0.5"]["alpha_split"] == {"estimation": 0.01}
+    assert about["model"] == {"digest": "abc", "num_classes": 2, "sigmas": [0.25, 0.5], "sigma_e": 0.5}
+    assert about["data"] == {"name": "toy", "split": "test", "size": 12, "digest": world.dataset.digest}
+    assert about["info"] == {"note": "x"}
+    assert about["software"]["dualrs"] == dualrs.__version__
+    assert {"python", "torch", "numpy", "scipy", "onnxruntime"} <= set(about["software"])
+    assert about["wall_seconds"] > 0
+    estimator = about["engine"]["estimator"]
+    assert (estimator["backend"], estimator["device"], estimator["batch_size"]) == ("callable", "cpu", 256)
+    assert estimator["votes"] >= 12 * BUDGET["n0"]
+    assert 0 < estimator["fill_rate"] <= 1
+    assert estimator["votes_per_second"] > 0
+
+
+def test_an_interrupt_keeps_what_was_finished(world, tmp_path):
+    whole = evaluate(world.model(), world.dataset, **BUDGET)
+    model = stopping(world, 100, KeyboardInterrupt())
+    found = evaluate(model, world.dataset, folder=tmp_path, **BUDGET)
+    assert not found.complete
+    read = read_parquet(tmp_path / "certificates.parquet")
+    finished = read["idx"].n_unique()
+    assert 0 < finished < 12
+    without_time = pl.exclude("seconds")
+    expected = whole.table.filter(pl.col("idx").is_in(read["idx"].implode()))
+    assert_frame_equal(read.select(without_time), expected.select(without_time))
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["complete"], summary["inputs"], summary["requested"]) == (False, finished, 12)
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_an_interrupt_before_anything_is_finished_writes_nothing(world, tmp_path):
+    model = stopping(world, 0, KeyboardInterrupt())
+    found = evaluate(model, world.dataset, folder=tmp_path, **BUDGET)
+    assert (found.complete, found.folder, found.summary["inputs"]) == (False, None, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_keeps_what_was_finished_and_passes_through(world, tmp_path):
+    model = stopping(world, 100, RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory") as error:
+        evaluate(model, world.dataset, folder=tmp_path, **BUDGET)
+    finished = read_parquet(tmp_path / "certificates.parquet")["idx"].n_unique()
+    assert error.value.__notes__ == [f"The {finished} inputs that were finished before this error are in {tmp_path}."]
+
+
+def test_results_are_not_replaced_unasked(world, tmp_path):
+    evaluate(world.model(), world.dataset, indices=[0], folder=tmp_path, **BUDGET)
+    with pytest.raises(FileExistsError, match="holds results already"):
+        evaluate(world.model(), world.dataset, indices=[1], folder=tmp_path, **BUDGET)
+    stopped = stopping(world, 100, KeyboardInterrupt())
+    evaluate(stopped, world.dataset, folder=tmp_path, overwrite=True, **BUDGET)
+    assert len(read_parquet(tmp_path / "certificates.parquet")) > 4
+    assert not (tmp_path / "curves.png").exists()  # it showed the results that were replaced
+
+
+def test_a_model_with_one_sigma_has_one_method(world):
+    model = SmoothedClassifier(world.model().experts[0.25], 0.25, 2)
+    found = evaluate(model, world.dataset, **BUDGET)
+    assert found.table["method"].unique().to_list() == ["global-0.25"]
+    assert found.summary["estimator"] is None
+    assert found.summary["metadata"]["model"]["sigma_e"] is None
+    row = found.table.filter(idx=110).row(0, named=True)
+    assert certificate_of(row) == model.certify(world.dataset.image(0), **BUDGET)
+
+
+def test_a_folder_of_images_is_evaluated_by_position(tmp_path):
+    for name, level in (("dark", 30), ("light", 220)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / name / "a.png")
+    brightness = SmoothedClassifier(lambda x: torch.stack([0.5 - x.mean((1, 2, 3)), x.mean((1, 2, 3)) - 0.5], 1), 0.5)
+    found = evaluate(brightness, load_folder(tmp_path), **BUDGET)
+    assert found.table.select("idx", "label", "predicted").rows() == [(0, 0, 0), (1, 1, 1)]
+    assert found.summary["metadata"]["data"]["split"] is None
+
+
+def test_every_image_is_checked(world):
+    model = world.model()
+    model.input = InputSpec((1, 2, 2))
+    with pytest.raises(ValueError, match=r"image 3 of toy: the input has shape \(1, 1, 2\)"):
+        evaluate(model, world.dataset, indices=[3], **BUDGET)
+
+
+def test_impossible_requests_are_refused_before_any_work(world, tmp_path):
+    run = tmp_path / "run"
+    broken = world.model(estimator=StopsAfter(None, 0, AssertionError("work was done")))
+    for indices, error, message in (
+        ([], ValueError, "nothing to certify"),
+        ([12], IndexError, r"\[0, 12\); got 12"),
+        ([-1], IndexError, "got -1"),
+        ([3, 3], ValueError, "asked for twice"),
+        ([0.5], TypeError, "integer"),
+    ):
+        with pytest.raises(error, match=message):
+            evaluate(broken, world.dataset, indices=indices, folder=run, **BUDGET)
+    with pytest.raises(ValueError, match="use n >="):
+        evaluate(broken, world.dataset, n=5, folder=run)
+    assert not run.exists()
+
+
+def test_procedures_are_fresh_each_time(world):
+    made = procedures(world.model(), **BUDGET)
+    assert list(made) == ["dual", "global-0.25", "global-0.5"]
+    assert [next(make()).model for make in made.values()] == ["estimator", "expert-0.25", "expert-0.5"]
+    assert made["dual"]() is not made["dual"]()
+    assert list(procedures(world.model(), **BUDGET, global_sigmas=False)) == ["dual"]

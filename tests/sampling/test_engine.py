@@ -1,0 +1,400 @@
+"""The engine attributes every vote to its input, noise level and model, and hands none out twice."""
+
+from collections import Counter
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dualrs.certificates import Certificate, VoteRequest, certify, dual_certify, predict
+from dualrs.sampling import (
+    CallableBackend,
+    Engine,
+    Job,
+    NoiseKey,
+    NotAFixedFunctionError,
+    OnnxBackend,
+    TorchBackend,
+    block_rows,
+    export_onnx,
+    input_digest,
+    standard_normal_block,
+)
+
+CHECKS = 2  # calls with which the engine looks whether a base classifier is a fixed function
+
+
+def ask(*requests):
+    """A procedure that makes these requests; its certificate records the answers by rule."""
+    answers = []
+    for request in requests:
+        answers.append((yield request))
+    ask.answers.append(answers)
+    return Certificate(0, 0.0, None, 0.001, "ask", ())
+
+
+ask.answers = []
+
+
+class Recorder:
+    """A base classifier with K classes by the first coordinate, which keeps every batch that it is voted on."""
+
+    batch_size = None
+    name, device = "recorder", "cpu"
+
+    def __init__(self, classes=4):
+        self.batches, self._calls, self._classes = [], 0, classes
+
+    def logits(self, batch):
+        self._calls += 1
+        if self._calls > CHECKS:
+            self.batches.append(batch.clone())
+        first = batch.reshape(len(batch), -1)[:, 0]
+        return torch.stack([-((first - c) ** 2) for c in range(self._classes)], dim=1)
+
+    @property
+    def rows(self):
+        return torch.cat(self.batches)
+
+
+def network():
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(32, 4)
+    )
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    return net.eval()
+
+
+IMAGES = torch.rand((50, 2, 6, 6), generator=torch.Generator().manual_seed(1))
+
+
+def run(base, xs, procedures, *, batch_size=256, seed=0):
+    """Certificates by input and name."""
+    backend = base if hasattr(base, "logits") else TorchBackend(base)
+    engine = Engine(lambda name, shape: backend, batch_size=batch_size)
+    jobs = (Job(i, x, procedures(), seed) for i, x in enumerate(xs))
+    results = {result.key: result.outcomes for result in engine.run(jobs)}
+    return [{name: outcome.certificate for name, outcome in results[i].items()} for i in range(len(results))], engine
+
+
+def single():
+    return {"answer": certify(0.5, n0=30, n=200)}
+
+
+def several():
+    return {
+        "answer": certify(0.5, n0=30, n=200),
+        "other": certify(0.5, n0=50, n=90),
+        "predict": predict(0.5, n=77),
+        "small": predict(0.25, n=40),
+        "dual": dual_certify(
+            1.0, [0.25, 0.3, 0.5, 0.6], n0=20, n=60, estimator="estimator", experts=["classifier"] * 4
+        ),
+    }
+
+
+def test_counts_do_not_depend_on_the_batch_size():
+    reference, _ = run(network(), IMAGES[:6], single)
+    for batch_size in (1, 7, 64):
+        assert run(network(), IMAGES[:6], single, batch_size=batch_size)[0] == reference
+
+
+def test_counts_do_not_depend_on_the_company():
+    together, _ = run(network(), IMAGES, single)
+    for i in (0, 17, 49):
+        assert run(network(), IMAGES[i : i + 1], single)[0][0] == together[i]
+    assert run(network(), IMAGES.flip(0), single)[0][::-1] == together
+
+
+def test_counts_do_not_depend_on_procedures_that_share_votes():
+    shared, _ = run(network(), IMAGES[:4], several)
+    for name in several():
+        alone, _ = run(network(), IMAGES[:4], lambda name=name: {name: several()[name]})
+        assert [certificates[name] for certificates in alone] == [certificates[name] for certificates in shared]
+
+
+def test_shared_votes_are_computed_once():
+    recorder = Recorder()
+    _, engine = run(recorder, IMAGES[:1], lambda: {"a": certify(0.5, n0=30, n=200), "b": predict(0.5, n=100)})
+    assert engine.stats["classifier"].votes == 230
+
+
+def test_the_seed_and_nothing_else_changes_counts():
+    first, _ = run(network(), IMAGES[:3], single, seed=1)
+    torch.manual_seed(99)
+    assert run(network(), IMAGES[:3], single, seed=1)[0] == first
+    assert run(network(), IMAGES[:3], single, seed=2)[0] != first
+
+
+@pytest.mark.parametrize("make", [TorchBackend, lambda net: OnnxBackend(export_onnx(net, IMAGES[:32]))])
+def test_a_row_has_the_same_logits_wherever_it_stands(make):
+    backend = make(network())
+    batch = IMAGES[:32]
+    reference = backend.logits(batch)
+    for seed in range(5):
+        order = torch.randperm(32, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(backend.logits(batch[order]), reference[order])
+    alone = torch.zeros_like(batch)
+    alone[9] = batch[9]
+    assert torch.equal(backend.logits(alone)[9], reference[9])
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4), (70_001,)])
+def test_noisy_copies_are_x_plus_sigma_times_the_keyed_block_in_order(shape):
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    recorder, sigma, votes = Recorder(), 0.3, 2 * block_rows(shape) + 3
+    engine = Engine(lambda name, s: recorder, batch_size=50)
+    list(engine.run([Job("x", x, {"a": ask(VoteRequest("m", sigma, votes - 1), VoteRequest("m", sigma, 1))}, seed=4)]))
+    key = NoiseKey(4, input_digest(x), "m", sigma)
+    blocks = np.concatenate([standard_normal_block(key, b, shape).numpy() for b in range(4)])
+    expected = x.numpy() + np.float32(sigma) * blocks[:votes]
+    found = torch.cat([batch[:50] for batch in recorder.batches[:-1]])
+    # The two requests fill batches of their own; all rows but the last stand in the first of them.
+    np.testing.assert_array_equal(found[: votes - 1].numpy(), expected[:-1])
+    np.testing.assert_array_equal(recorder.batches[-1][0].numpy(), expected[-1])
+
+
+def test_no_vote_is_used_twice_and_every_vote_asked_for_is_counted():
+    """The counts of successive requests are those of successive, disjoint stretches of the keyed noise."""
+    x, sizes = torch.tensor([1.0]), (100, 1, 9_000, 37)
+    ask.answers.clear()
+    backend = Recorder(classes=3)
+    requests = [VoteRequest("m", sigma, size) for size in sizes for sigma in (0.7, 0.4)]
+    list(
+        Engine(lambda name, shape: backend, batch_size=64).run(
+            [Job("x", x, {"a": ask(*requests), "b": ask(*requests[3:])})]
+        )
+    )
+    for answers, asked in zip(sorted(ask.answers, key=len), (requests[3:], requests), strict=True):
+        cursor = Counter()
+        for votes, request in zip(answers, asked, strict=True):
+            start = cursor[request.sigma]
+            cursor[request.sigma] += request.count
+            key = NoiseKey(0, input_digest(x), "m", request.sigma)
+            blocks = torch.cat([standard_normal_block(key, b, (1,)) for b in range(4)])
+            noisy = x + request.sigma * blocks[start : start + request.count]
+            expected = np.bincount(noisy[:, 0].round().clamp(0, 2).int().numpy(), minlength=3)
+            assert votes.sum() == request.count
+            assert np.abs(votes - expected).sum() <= 2  # rounding at the border of two classes
+
+
+def test_every_noisy_copy_is_evaluated_once():
+    recorders = {"classifier": Recorder(), "estimator": Recorder()}
+    engine = Engine(lambda name, shape: recorders[name], batch_size=64)
+    list(engine.run(Job(i, x, several()) for i, x in enumerate(IMAGES[:5])))
+    for name, recorder in recorders.items():
+        # Rows that pad a batch are zeros or copies of earlier rows, so distinct rows are those asked for.
+        rows = {tuple(row.flatten().tolist()) for row in recorder.rows if row.any()}
+        assert len(rows) == engine.stats[name].votes
+
+
+def test_models_and_noise_levels_have_independent_noise():
+    recorders = {"a": Recorder(), "b": Recorder()}
+    engine = Engine(lambda name, shape: recorders[name], batch_size=40)
+    x = torch.zeros(3)
+    list(engine.run([Job(0, x, {"p": ask(*[VoteRequest(m, s, 40) for m in "ab" for s in (1.0, 2.0)])})]))
+    stretches = [recorders[m].batches[i] / (i + 1) for m in "ab" for i in (0, 1)]
+    for i, first in enumerate(stretches):
+        for second in stretches[:i]:
+            assert (first == second).sum() == 0
+
+
+def test_batches_are_full_when_there_are_many_inputs():
+    xs = torch.rand((300, 4), generator=torch.Generator().manual_seed(0))
+    certificates, engine = run(Recorder(), xs, lambda: {"a": certify(0.5, n0=13, n=101)}, batch_size=128)
+    stats = engine.stats["classifier"]
+    assert stats.votes == sum(certificate["a"].samples for certificate in certificates)
+    assert stats.fill_rate > 0.99
+    assert stats.slots % 128 == 0
+    assert stats.seconds_per_vote > 0
+
+
+def test_padding_is_never_counted():
+    """Zeros would be voted class 0; x itself is far within class 3."""
+    x = torch.tensor([50.0])
+    (found,), engine = run(Recorder(), x[None], lambda: {"a": certify(0.1, n0=3, n=20)}, batch_size=500)
+    assert [stage.counts for stage in found["a"].stages] == [(0, 0, 0, 3), (0, 0, 0, 20)]
+    assert engine.stats["classifier"].fill_rate == 23 / 1000
+
+
+def test_the_backend_may_insist_on_its_batch_size():
+    backend = Recorder()
+    backend.batch_size = 16
+    found, _ = run(backend, IMAGES[:3], single)
+    assert {len(batch) for batch in backend.batches} == {16}
+    assert found == run(Recorder(), IMAGES[:3], single)[0]
+
+
+def test_rows_with_nan_count_for_no_class():
+    def base(batch):
+        logits = torch.cat([batch, -batch], dim=1)
+        logits[batch[:, 0] > 1, 1] = float("nan")
+        return logits
+
+    ask.answers.clear()
+    x = torch.tensor([0.5])
+    list(Engine(lambda n, s: CallableBackend(base)).run([Job(0, x, {"a": ask(VoteRequest("m", 0.5, 4000))})]))
+    (((votes,)),) = ask.answers
+    key = NoiseKey(0, input_digest(x), "m", 0.5)
+    noisy = x + 0.5 * standard_normal_block(key, 0, (1,))[:4000, 0]
+    assert votes.tolist() == [int(((noisy > 0) & (noisy <= 1)).sum()), int((noisy <= 0).sum())]
+    assert votes.sum() < 4000
+
+
+def test_all_nan_abstains():
+    backend = CallableBackend(lambda batch: torch.full((len(batch), 3), float("nan")))
+    (found,), _ = run(backend, IMAGES[:1], single)
+    assert found["answer"].abstained
+    assert found["answer"].stages[0].invalid == 30
+
+
+def test_many_classes_are_counted_right():
+    classes = 70_000
+
+    def base(batch):
+        logits = torch.zeros((len(batch), classes))
+        logits[:, 65_535] = 1.0
+        return logits
+
+    ask.answers.clear()
+    engine = Engine(lambda n, s: CallableBackend(base), batch_size=8)
+    list(engine.run([Job(0, torch.zeros(1), {"a": ask(VoteRequest("m", 1.0, 10))})]))
+    ((votes,),) = ask.answers
+    assert votes.shape == (classes,)
+    assert votes[65_535] == 10
+
+
+def test_an_input_that_changes_while_votes_are_drawn_is_certified_as_it_was_given():
+    memory = torch.zeros(1)
+
+    def jobs():
+        for value in (0.0, 1.0, 2.0):
+            memory.fill_(value)
+            yield Job(value, memory, {"a": certify(0.01, n0=5, n=20)})
+
+    found = {r.key: r.outcomes["a"].certificate for r in Engine(lambda n, s: Recorder(), batch_size=200).run(jobs())}
+    assert {key: certificate.label for key, certificate in found.items()} == {0.0: 0, 1.0: 1, 2.0: 2}
+
+
+def test_a_base_that_works_in_place_on_its_input_is_harmless_if_it_is_a_fixed_function():
+    def base(batch):
+        batch.mul_(2).sub_(1)
+        return torch.cat([batch, -batch], dim=1)
+
+    xs = torch.tensor([[0.4], [0.55]])
+    found, _ = run(CallableBackend(base), xs, single, batch_size=64)
+    expected, _ = run(CallableBackend(lambda b: torch.cat([b * 2 - 1, 1 - b * 2], dim=1)), xs, single, batch_size=64)
+    assert found == expected
+
+
+def test_inputs_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"one shape: the first has \(4,\), input 1 has \(5,\)"):
+        run(Recorder(), [torch.zeros(4), torch.zeros(5)], single)
+
+
+def test_a_job_without_procedures_is_refused():
+    with pytest.raises(ValueError, match="no procedures"):
+        run(Recorder(), [torch.zeros(4)], dict)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_impossible_batch_sizes_are_refused(batch_size):
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        Engine(lambda n, s: Recorder(), batch_size=batch_size)
+
+
+def test_a_wrong_number_of_outputs_is_refused():
+    engine = Engine(lambda n, s: Recorder(classes=3), outputs={"classifier": 10})
+    with pytest.raises(ValueError, match=r"'classifier' gave logits of shape \(256, 3\).*expected \(256, 10\)"):
+        list(engine.run([Job(0, torch.zeros(2), single())]))
+
+
+def test_a_random_base_is_refused_before_any_vote():
+    backend = CallableBackend(lambda batch: torch.rand(len(batch), 3))
+    with pytest.raises(NotAFixedFunctionError):
+        run(backend, IMAGES[:1], single)
+
+
+def test_jobs_are_taken_up_lazily_and_results_come_early():
+    taken = count()
+    position = 0
+
+    def jobs():
+        nonlocal position
+        while True:  # endless: an engine that collects its jobs first would never answer
+            position = next(taken) + 1
+            yield Job(position, torch.rand(4), {"a": certify(0.5, n0=10, n=200)})
+
+    batch_size, largest = 64, 0
+    results = Engine(lambda n, s: Recorder(), batch_size=batch_size).run(jobs())
+    for finished in range(200):
+        next(results)
+        largest = max(largest, position - finished)
+    assert largest <= batch_size + 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_results_before_an_interruption_are_kept(error):
+    class Failing(Recorder):
+        def logits(self, batch):
+            if len(self.batches) == 60:
+                raise error
+            return super().logits(batch)
+
+    kept = []
+
+    def collect():
+        engine = Engine(lambda n, s: Failing(), batch_size=64)
+        for result in engine.run(Job(i, x, single()) for i, x in enumerate(IMAGES)):
+            kept.append(result)
+
+    with pytest.raises(error):
+        collect()
+    complete = {r.key: r.outcomes["answer"].certificate for r in kept}
+    assert 10 <= len(complete) < 50
+    reference, _ = run(Recorder(), IMAGES, single)
+    assert all(reference[key]["answer"] == certificate for key, certificate in complete.items())
+
+
+def test_a_consumer_may_stop_early():
+    results = Engine(lambda n, s: Recorder(), batch_size=64).run(Job(i, x, single()) for i, x in enumerate(IMAGES))
+    first = next(results)
+    results.close()
+    assert run(Recorder(), IMAGES, single)[0][first.key]["answer"] == first.outcomes["answer"].certificate
+
+
+def test_errors_of_a_procedure_pass_through():
+    def broken():
+        yield VoteRequest("m", 1.0, 5)
+        raise ValueError("no such thing")
+
+    with pytest.raises(ValueError, match="no such thing"):
+        run(Recorder(), IMAGES[:1], lambda: {"a": broken()})
+
+
+def test_a_procedure_may_ask_for_very_many_votes_that_are_there_already():
+    requests = [VoteRequest("m", 1.0, 1)] * 5000
+    ask.answers.clear()
+    job = Job(0, torch.zeros(1), {"all": ask(VoteRequest("m", 1.0, 5000)), "each": ask(*requests)})
+    list(Engine(lambda n, s: Recorder(), batch_size=1000).run([job]))
+    totals = [sum(answers).tolist() for answers in ask.answers]
+    assert totals[0] == totals[1]
+
+
+def test_procedures_that_ask_for_nothing_are_complete_at_once():
+    (found,), engine = run(Recorder(), IMAGES[:1], lambda: {"a": ask(), "b": ask()})
+    assert set(found) == {"a", "b"}
+    assert engine.stats == {}
+
+
+def test_outcomes_keep_the_order_of_the_procedures_and_price_them():
+    engine = Engine(lambda n, s: Recorder(), batch_size=64)
+    (result,) = engine.run([Job("x", IMAGES[0], several())])
+    assert list(result.outcomes) == list(several())
+    stats = engine.stats["classifier"]
+    assert result.outcomes["answer"].seconds == pytest.approx(230 * stats.seconds_per_vote, rel=0.9)
+    assert all(outcome.seconds > 0 for outcome in result.outcomes.values())

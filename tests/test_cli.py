@@ -1,0 +1,190 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from dualrs import DualSmoothedClassifier, cli
+from dualrs.data import ArrayDataset
+from dualrs.models import InputSpec, NetworkSpec
+
+DUALRS = [sys.executable, "-m", "dualrs.cli"]
+
+
+def dualrs(*arguments, **options):
+    return subprocess.run([*DUALRS, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    torch.manual_seed(0)
+
+    def network(outputs):
+        return NetworkSpec(width=2).build(num_classes=outputs, mean=[0.3], std=[0.3]).eval()
+
+    shared = network(10)
+    model = DualSmoothedClassifier(network(2), 1.0, {0.25: shared, 0.5: shared}, 10)
+    model.input = InputSpec((1, 28, 28))
+    model.classes = tuple(f"class-{i}" for i in range(10))
+    return model.save(tmp_path_factory.mktemp("cli") / "bundle")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line in this process; returns exit code, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dualrs", *map(str, arguments)])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, " ".join(captured.err.split())
+
+    return call
+
+
+def test_help_and_version_start_without_torch():
+    code = "import sys; from dualrs import cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert dualrs("--version").stdout.strip() == "0.1.0"
+    for command in ("quickstart", "certify", "predict", "train", "label"):
+        assert "Example: dualrs" in dualrs(command, "--help", env={**os.environ, "COLUMNS": "200"}).stdout
+
+
+def test_data_list(run):
+    code, out, _ = run("data", "list", "--json")
+    assert code == 0
+    assert {"cifar10", "fashion-mnist", "fashion-mnist-sample"} <= {info["name"] for info in json.loads(out)}
+
+
+def test_certify_writes_a_run_and_prints_its_summary(run, bundle, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ("certify", bundle, "--data", "fashion-mnist-sample", "--images", 4, "--n", 40, "--output", folder)
+    code, out, _ = run(*arguments, "--json")
+    assert code == 0
+    summary = json.loads(out)
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert set(summary["certified_accuracy"]) == {"dual", "global-0.25", "global-0.5", "oracle"}
+    assert pl.read_parquet(folder / "certificates.parquet").height == 16
+
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "holds results already" in err
+
+
+def test_certify_takes_a_configuration_that_options_override(run, bundle, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"model: {bundle}\ndata: fashion-mnist-sample\nimages: 3\nn: 30\noutput: {tmp_path / 'run'}\n")
+    code, out, _ = run("certify", config, "--images", 2, "--json")
+    assert code == 0
+    assert json.loads(out)["inputs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("certify", "BUNDLE", "--data", "mnist"), "mnist"),
+        (("certify", "BUNDLE"), "data: must be given"),
+        (("certify", "BUNDLE", "--data", "fashion-mnist-sample", "--n", "5"), "even a unanimous vote of n = 5"),
+        (("certify", "BUNDLE", "--data", "fashion-mnist-sample", "--alpha", "2"), "alpha: Input should be less than 1"),
+        (("certify", "nowhere", "--data", "fashion-mnist-sample"), "nowhere is neither a bundle"),
+        (("train", "nowhere.yaml"), "cannot read the configuration nowhere.yaml"),
+        (("predict", "BUNDLE", "nowhere.png"), "nowhere.png"),
+    ],
+)
+def test_bad_input_ends_with_code_2_and_says_what_is_wrong(run, bundle, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*(bundle if argument == "BUNDLE" else argument for argument in arguments))
+    assert code == 2
+    assert message in err
+
+
+def test_an_unknown_field_is_named(run, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("model: fashion-mnist\ndata: cifar10\noutput: x\nsamples: 7\n")
+    code, _, err = run("certify", config)
+    assert code == 2
+    assert "samples: unknown field (value 7); known here: alpha, backend, batch_size" in err
+
+
+def test_predict_abstains_or_answers_and_can_be_reproduced(run, bundle, tmp_path):
+    image = tmp_path / "image.png"
+    Image.fromarray(np.full((28, 28), 90, dtype=np.uint8)).save(image)
+    code, out, _ = run("predict", bundle, image, "--n", 200, "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["rule"] == "dual-predict"
+    again = json.loads(run("predict", bundle, image, "--n", 200, "--seed", answer["seed"], "--json")[1])
+    assert again == answer
+    assert json.loads(run("predict", bundle, image, "--n", 200, "--json")[1])["seed"] != answer["seed"]
+    assert json.loads(run("predict", bundle, image, "--n", 200, "--radius", "--json")[1])["rule"] == "min"
+
+
+def test_predict_refuses_an_image_of_another_shape(run, bundle, tmp_path):
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((32, 32, 3), dtype=np.uint8)).save(image)
+    code, _, err = run("predict", bundle, image)
+    assert code == 2
+    assert "image.png: the input has shape (3, 32, 32); this model takes (1, 28, 28)" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_what_was_finished(bundle, tmp_path, how):
+    folder = tmp_path / "run"
+    arguments = ["certify", bundle, "--data", "fashion-mnist-sample", "--n", "4000", "--output", folder]
+    with subprocess.Popen(
+        [*DUALRS, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(20)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED, err
+    assert "Interrupted" in err
+    assert "Traceback" not in err
+    summary = json.loads(Path(folder / "summary.json").read_text())
+    assert summary["complete"] is False
+    assert 0 < summary["inputs"] < 1000
+    assert pl.read_parquet(folder / "certificates.parquet").height == 4 * summary["inputs"]
+
+
+def bright_or_dark(split):
+    labels = np.arange(64, dtype=np.int64) % 2
+    noise = np.random.default_rng(len(split)).integers(0, 40, (64, 8, 8, 1))
+    images = (noise + 210 * labels[:, None, None, None]).astype(np.uint8)
+    return ArrayDataset("bright", split, images, labels, ("dark", "bright"))
+
+
+def test_train_goes_from_a_configuration_to_a_bundle(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("dualrs.data.load", lambda name, split: bright_or_dark(split))
+    config = tmp_path / "toy.yaml"
+    optimization = "{epochs: 1, batch_size: 16, learning_rate: 0.05, crop_padding: 0}"
+    config.write_text(
+        f"""
+name: toy
+data: bright
+sigmas: [0.25, 0.5]
+sigma_e: 0.5
+output: {tmp_path / "out"}
+experts:
+  - {{sigmas: [0.25, 0.5], network: {{width: 4}}, optimization: {optimization}}}
+labels: {{n: 60}}
+estimator: {{network: {{width: 4}}, optimization: {optimization}}}
+"""
+    )
+    code, out, _ = run("label", config)
+    assert code == 0
+    assert (tmp_path / "out/labels/votes.npz").exists()
+    code, out, _ = run("train", config)
+    assert code == 0
+    assert "bundle" in out
+    assert (tmp_path / "out/bundle/model.json").exists()

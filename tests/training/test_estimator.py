@@ -1,0 +1,96 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dualrs.training.config import EstimatorConfig
+from dualrs.training.estimator import class_weights, train_estimator, variance_objective
+
+BASE = {
+    "network": {"width": 4},
+    "optimization": {"epochs": 8, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.01, "crop_padding": 0},
+}
+
+
+def config(**changes):
+    return EstimatorConfig.model_validate({**BASE, **changes})
+
+
+class Fixed(torch.nn.Module):
+    """Gives the same logits whatever it sees, one row per copy and image."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x):
+        assert len(x) == len(self.logits)
+        return self.logits
+
+
+def loss_of(logits, radii, **changes):
+    objective = variance_objective(torch.tensor(radii), 1.0, config(**changes))
+    count = len(radii)
+    return objective(
+        Fixed(torch.tensor(logits)), torch.zeros(count, 1, 4, 4), torch.arange(count), torch.Generator().manual_seed(0)
+    )
+
+
+def test_class_weights_are_inverse_shares_with_mean_one():
+    best = torch.tensor([0, 0, 0, 1])
+    weights = class_weights(best, 2)
+    torch.testing.assert_close(weights, torch.tensor([4 / 6, 4 / 2]))
+    assert weights[best].mean().item() == pytest.approx(1.0)
+
+
+def test_soft_targets_of_the_paper():
+    # Radii 0/1.6/0 give targets .144/.712/.144; uniform logits then cost log 3.
+    loss, _ = loss_of([[0.0, 0.0, 0.0]] * 2, [[0.0, 1.6, 0.0]], consistency=0.0, entropy=0.0, class_weights=False)
+    assert loss.item() == pytest.approx(math.log(3.0))
+    loss, _ = loss_of([[0.0, 3.0, 0.0]] * 2, [[0.0, 1.6, 0.0]], consistency=0.0, entropy=0.0, class_weights=False)
+    p = math.exp(3) / (math.exp(3) + 2)
+    expected = -(0.7124 * math.log(p) + 2 * 0.1438 * math.log((1 - p) / 2))
+    assert loss.item() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("none", 1.0), ("weak", 0.2), ("strong", 0.7)])
+def test_consistency_is_weighted_by_the_radius_at_the_chosen_sigma(kind, factor):
+    # The two copies choose σ index 0 and 2; H(p̄) and KL are the same whatever the weight.
+    logits, radii = [[5.0, 0.0, 0.0], [0.0, 0.0, 5.0]], [[0.2, 0.4, 0.7]]
+    bare, _ = loss_of(logits, radii, consistency=0.0, entropy=0.0, class_weights=False)
+    unit, _ = loss_of(logits, radii, consistency=2.0, radius_weight="none", class_weights=False)
+    full, _ = loss_of(logits, radii, consistency=2.0, radius_weight=kind, class_weights=False)
+    assert (full - bare).item() == pytest.approx(factor * (unit - bare).item(), rel=1e-5)
+
+
+def test_shares_of_the_choices_are_reported():
+    _, metrics = loss_of([[5.0, 0.0], [0.0, 5.0], [5.0, 0.0], [5.0, 0.0]], [[0.1, 0.2], [0.3, 0.1]])
+    assert metrics["share_0"].item() == pytest.approx(0.75)
+    assert metrics["share_1"].item() == pytest.approx(0.25)
+
+
+def test_an_estimator_learns_which_sigma_is_best(train_data, tmp_path):
+    radii = np.where(train_data.labels[:, None] == 0, [[1.5, 0.0]], [[0.0, 1.5]])
+    radii[:6] = 0.0
+    estimator = train_estimator(
+        config(consistency=0.5, temperature=0.5), train_data, radii, 0.5, start=None, folder=tmp_path, seed=0
+    )
+    noisy = train_data.tensors()[0] + 0.5 * torch.randn((96, 1, 8, 8), generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        agreement = (estimator(noisy).argmax(1).numpy() == train_data.labels).mean()
+    assert agreement >= 0.9
+
+
+def test_features_are_taken_from_another_network(train_data, tmp_path):
+    still = {**BASE["optimization"], "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    other = config().network.build(num_classes=7, mean=train_data.mean, std=train_data.std)
+    estimator = train_estimator(
+        config(optimization=still), train_data, np.ones((96, 2)), 0.5, start=other, folder=tmp_path, seed=0
+    )
+    torch.testing.assert_close(estimator.features[0][0].weight, other.features[0][0].weight)
+
+
+def test_nothing_certified_is_an_error(train_data, tmp_path):
+    with pytest.raises(ValueError, match="none of the 96 labelled images is certified"):
+        train_estimator(config(), train_data, np.zeros((96, 2)), 0.5, start=None, folder=tmp_path, seed=0)

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+import torch
+
+from dualrs.models import NetworkSpec
+from dualrs.training import loop
+from dualrs.training.config import Optimization
+from dualrs.training.experts import gaussian_augmentation
+from dualrs.training.loop import TrainingDivergedError, fit
+
+PLAN = Optimization(epochs=3, batch_size=20, learning_rate=0.05, crop_padding=1)
+
+
+def network(data, seed=0):
+    torch.manual_seed(seed)
+    return NetworkSpec(width=4).build(num_classes=2, mean=data.mean, std=data.std)
+
+
+def train(data, folder, *, model=None, plan=PLAN, objective=None):
+    model = model or network(data)
+    objective = objective or gaussian_augmentation(torch.from_numpy(data.labels), [0.25])
+    fit(model, objective, torch.from_numpy(data.images), plan, folder=folder, seed=3, description="test")
+    return model
+
+
+def weights_equal(first, second):
+    return all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_training_equals_an_uninterrupted_one(train_data, tmp_path, monkeypatch, optimizer, precision):
+    plan = PLAN.model_copy(update={"optimizer": optimizer, "precision": precision, "learning_rate": 0.01})
+    whole = train(train_data, tmp_path / "whole", plan=plan)
+
+    save, epochs = loop._save, []
+
+    def interrupt_after_two(*args):
+        save(*args)
+        epochs.append(args[-1])
+        if args[-1] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_save", interrupt_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        train(train_data, tmp_path / "parts", plan=plan)
+    monkeypatch.setattr(loop, "_save", save)
+    resumed = train(train_data, tmp_path / "parts", model=network(train_data, seed=9), plan=plan)
+
+    assert epochs == [1, 2]
+    assert weights_equal(whole, resumed)
+    epochs_logged = [json.loads(line)["epoch"] for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
+    assert epochs_logged == [1, 2, 3]
+
+
+def test_a_finished_training_is_not_repeated(train_data, tmp_path):
+    first = train(train_data, tmp_path)
+    log = (tmp_path / "metrics.jsonl").read_bytes()
+    second = train(train_data, tmp_path, model=network(train_data, seed=5))
+    assert weights_equal(first, second)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == log
+
+
+def test_the_model_is_left_in_eval_mode_also_when_nothing_was_to_do(train_data, tmp_path):
+    assert not train(train_data, tmp_path).training
+    assert not train(train_data, tmp_path).training
+
+
+def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(train_data, tmp_path):
+    honest = gaussian_augmentation(torch.from_numpy(train_data.labels), [0.25])
+    steps = 0
+
+    def diverging(model, images, rows, generator):
+        nonlocal steps
+        steps += 1
+        loss, metrics = honest(model, images, rows, generator)
+        return (loss * float("nan") if steps == 7 else loss), metrics
+
+    with pytest.raises(TrainingDivergedError, match=r"loss became nan in epoch 2; .* holds the 1 good epochs"):
+        train(train_data, tmp_path, objective=diverging)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epochs_done"] == 1
+
+
+def test_the_schedule_warms_up_to_the_peak_and_ends_at_zero():
+    assert loop._relative_rate(0.0, 0.2) < 0.01
+    assert loop._relative_rate(0.2, 0.2) == pytest.approx(1.0)
+    assert loop._relative_rate(1.0, 0.2) == pytest.approx(0.0)
+    assert loop._relative_rate(0.0, 0.0) == pytest.approx(1.0)
