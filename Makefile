@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test format clean
+.PHONY: quickstart test results format clean
 
 quickstart: .venv/installed ## certify real images with the shipped model
 	$(BIN)/dualrs quickstart
@@ -13,6 +13,12 @@ test: .venv/installed-dev ## lint, types, layer contract, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+results: .venv/installed ## make anew what README.md and docs/results show
+	mkdir -p docs/results/fashion-mnist docs/results/cifar10
+	COLUMNS=100 $(BIN)/dualrs quickstart --output docs/results/fashion-mnist > docs/results/fashion-mnist/output.txt
+	COLUMNS=100 $(BIN)/dualrs quickstart --dataset cifar10 --output docs/results/cifar10 > docs/results/cifar10/output.txt
+	$(BIN)/python scripts/update_readme.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .

@@ -183,7 +183,7 @@ estimator: {{network: {{width: 4}}, optimization: {optimization}}}
     )
     code, out, _ = run("label", config)
     assert code == 0
-    assert (tmp_path / "out/labels/votes.npz").exists()
+    assert (tmp_path / "out/labels/votes-0.25.npz").exists()
     code, out, _ = run("train", config)
     assert code == 0
     assert "bundle" in out

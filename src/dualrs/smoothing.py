@@ -28,6 +28,10 @@ from dualrs.sampling import Backend, BackendName, Base, Engine, Job, make_backen
 Rule = Literal["min"]
 
 
+CLASSIFIER = "classifier"
+"""The name by which procedures ask for the one base classifier of a `SmoothedClassifier`."""
+
+
 class Smoothed:
     """What smoothed classifiers have in common: base classifiers by name, and an engine that runs them.
 
@@ -109,8 +113,8 @@ class Smoothed:
         base = self._bases[name]
         which = id(base), shape
         # An exported copy would be out of date once its module trains on; the torch backend runs the module itself.
-        copied = isinstance(base, nn.Module) and self._backend_name != "torch" and self._device == "cpu"
-        weights = _weights_digest(base) if copied else b""
+        may_be_copied = self._backend_name != "torch" and self._device == "cpu"
+        weights = _weights_digest(base) if may_be_copied and isinstance(base, nn.Module) else b""
         if which not in self._backends or self._backends[which][0] != weights:
             backend = make_backend(
                 base,
@@ -152,8 +156,8 @@ class SmoothedClassifier(Smoothed):
         self.sigma = _noise_level("sigma", sigma)
         self.base = base
         super().__init__(
-            {"classifier": base},
-            {} if num_classes is None else {"classifier": num_classes},
+            {CLASSIFIER: base},
+            {} if num_classes is None else {CLASSIFIER: num_classes},
             num_classes=num_classes,
             backend=backend,
             device=device,
@@ -209,8 +213,8 @@ class SmoothedClassifier(Smoothed):
         return save_bundle(
             Bundle(
                 sigmas=(self.sigma,),
-                experts=("classifier",),
-                parts={"classifier": _part(self.base, "the base classifier")},
+                experts=(CLASSIFIER,),
+                parts={CLASSIFIER: _part(self.base, "the base classifier")},
                 num_classes=_known_classes(self.num_classes),
                 classes=self.classes,
                 input=self.input,

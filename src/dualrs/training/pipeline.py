@@ -15,7 +15,7 @@ from dualrs.data import ArrayDataset
 from dualrs.files import atomic_write
 from dualrs.models import InputSpec
 from dualrs.progress import console
-from dualrs.smoothing import DualSmoothedClassifier
+from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
 from dualrs.training.config import ExpertConfig, TrainingConfig
 from dualrs.training.estimator import train_estimator
 from dualrs.training.experts import noisy_accuracy, train_expert
@@ -55,18 +55,20 @@ class Pipeline:
     def labels(self, experts: dict[float, nn.Module]) -> NDArray[np.float64]:
         """Labels the training images that are not labelled yet; radii of shape (images, σ)."""
         config, labels = self.config, self.config.labels
-        # The engine needs an estimator only by name: no label asks for its votes.
-        pool = DualSmoothedClassifier(experts[min(experts)], config.sigma_e, experts, len(self._train.classes))
-        votes = true_class_votes(
-            pool.engine(),
-            self._labelled,
-            config.sigmas,
-            n=labels.n,
-            seed=config.seed,
-            path=config.output / "labels" / "votes.npz",
-            key=f"{_weights_digest(experts)} {self._labelled.digest[:16]} n={labels.n} seed={config.seed}",
+        votes = [
+            true_class_votes(
+                SmoothedClassifier(expert, sigma, len(self._train.classes)),
+                self._labelled,
+                n=labels.n,
+                seed=config.seed,
+                path=config.output / "labels" / f"votes-{sigma:g}.npz",
+                key=f"{_weights_digest(expert)} {self._labelled.digest[:16]} n={labels.n} seed={config.seed}",
+            )
+            for sigma, expert in experts.items()
+        ]
+        radii = label_radii(
+            np.stack(votes, axis=1), config.sigmas, n=labels.n, mapped_n=labels.mapped_n, alpha=labels.alpha
         )
-        radii = label_radii(votes, config.sigmas, n=labels.n, mapped_n=labels.mapped_n, alpha=labels.alpha)
         best = np.where(radii.max(axis=1) > 0, radii.argmax(axis=1), -1)
         shares = {f"{sigma:g}": float((best == i).mean()) for i, sigma in enumerate(config.sigmas)}
         shares["none"] = float((best == -1).mean())
@@ -111,11 +113,10 @@ class Pipeline:
         return model.save(config.output / "bundle", half=True)
 
 
-def _weights_digest(experts: dict[float, nn.Module]) -> str:
+def _weights_digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
-    for expert in experts.values():
-        for value in expert.state_dict().values():
-            digest.update(value.contiguous().numpy().tobytes())
+    for value in network.state_dict().values():
+        digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
