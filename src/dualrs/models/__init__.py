@@ -10,7 +10,7 @@ from dualrs.models.bundle import (
     save_bundle,
 )
 from dualrs.models.networks import Normalize, ResNet9
-from dualrs.models.registry import NETWORKS, NetworkSpec, Recipe, build_network, recipe_of
+from dualrs.models.registry import NETWORKS, NetworkSpec, Recipe, build_network, recipe_of, weights_digest
 from dualrs.models.shipped import find_bundle, shipped_models
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "recipe_of",
     "save_bundle",
     "shipped_models",
+    "weights_digest",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
@@ -58,6 +60,16 @@ def build_network(recipe: Recipe) -> nn.Module:
     network = NETWORKS[check_network_name(recipe.name)](**recipe.arguments)
     network.dualrs_recipe = recipe  # type: ignore[assignment]
     return network
+
+
+def weights_digest(network: nn.Module) -> str:
+    """A hex digest of the names, types, shapes and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def recipe_of(network: nn.Module) -> Recipe | None:

@@ -13,8 +13,9 @@ from dualrs.sampling.backends import (
     make_backend,
     refuse_training_mode,
 )
-from dualrs.sampling.engine import Engine, Job, JobResult, ModelStats, Outcome
+from dualrs.sampling.engine import Engine, Job, JobResult, Outcome
 from dualrs.sampling.noise import NoiseKey, block_rows, input_digest, standard_normal_block
+from dualrs.sampling.streams import ModelStats
 
 __all__ = [
     "Backend",

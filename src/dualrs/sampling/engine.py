@@ -8,8 +8,6 @@ a procedure no vote is ever used twice, while a vote that two procedures ask for
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -19,10 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dualrs.certificates import Certificate, Procedure, VoteRequest
-from dualrs.sampling.backends import Backend, check_fixed_function
-from dualrs.sampling.noise import NoiseKey, block_rows, input_digest, standard_normal_block
-
-_INVALID = -1  # the vote of a row with NaN among its logits: for no class
+from dualrs.sampling.backends import Backend
+from dualrs.sampling.noise import NoiseKey, input_digest
+from dualrs.sampling.streams import ModelQueue, ModelStats, Stream
 
 
 @dataclass(frozen=True)
@@ -56,28 +53,6 @@ class JobResult:
 
     key: Hashable
     outcomes: Mapping[str, Outcome]
-
-
-@dataclass
-class ModelStats:
-    """How much a model did, and on what: votes are rows that were asked for, slots all rows of its batches."""
-
-    votes: int = 0
-    slots: int = 0
-    seconds: float = 0.0
-    backend: str = ""
-    device: str = ""
-    batch_size: int = 0
-
-    @property
-    def fill_rate(self) -> float:
-        """The share of evaluated rows that were asked for."""
-        return self.votes / self.slots if self.slots else 1.0
-
-    @property
-    def seconds_per_vote(self) -> float:
-        """Mean time per vote, noise included."""
-        return self.seconds / self.votes if self.votes else 0.0
 
 
 class Engine:
@@ -144,7 +119,8 @@ class _Run:
     ) -> None:
         self._backend_for, self._batch_size, self._stats = backend_for, batch_size, stats
         self._outputs = outputs
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, ModelQueue] = {}
+        self._waiting: dict[Stream, list[_Task]] = {}
         self._finished: list[JobResult] = []
         self._shape: torch.Size | None = None
 
@@ -175,10 +151,12 @@ class _Run:
         if model is None or not model.pending:
             return False
         for stream in model.evaluate():
-            ready = [task for task in stream.waiting if stream.filled >= task.goal]
-            stream.waiting = [task for task in stream.waiting if stream.filled < task.goal]
+            waiting = self._waiting.pop(stream)
+            ready = [task for task in waiting if stream.filled >= task.goal]
+            if len(ready) < len(waiting):
+                self._waiting[stream] = [task for task in waiting if stream.filled < task.goal]
             for task in ready:
-                self._advance(task, stream.take(task))
+                self._advance(task, task.take(stream))
         return True
 
     def _advance(self, task: _Task, counts: NDArray[np.int64] | None) -> None:
@@ -194,10 +172,10 @@ class _Run:
             task.begin(request, stream)
             if stream.filled < task.goal:
                 model.want(stream, task.goal)
-                stream.waiting.append(task)
+                self._waiting.setdefault(stream, []).append(task)
                 return
             # The votes were drawn already, for another procedure on the same input.
-            counts = stream.take(task)
+            counts = task.take(stream)
 
     def _complete(self, task: _Task, certificate: Certificate) -> None:
         seconds = sum(self._stats[model].seconds_per_vote * votes for model, votes in task.votes.items())
@@ -207,13 +185,13 @@ class _Run:
             ordered = {name: job.outcomes[name] for name in job.job.procedures}
             self._finished.append(JobResult(job.job.key, ordered))
 
-    def _model(self, name: str) -> _Model:
+    def _model(self, name: str) -> ModelQueue:
         if name not in self._models:
             assert self._shape is not None  # a job has been admitted
             backend = self._backend_for(name, self._shape)
             rows = backend.batch_size or self._batch_size
             stats = ModelStats(backend=backend.name, device=backend.device, batch_size=rows)
-            self._models[name] = _Model(
+            self._models[name] = ModelQueue(
                 name,
                 backend,
                 torch.zeros((rows, *self._shape)),
@@ -221,111 +199,6 @@ class _Run:
                 self._stats.setdefault(name, stats),
             )
         return self._models[name]
-
-
-class _Model:
-    """One model's backend, its batch buffer and the streams that want votes from it, oldest first."""
-
-    def __init__(self, name: str, backend: Backend, buffer: Tensor, num_classes: int | None, stats: ModelStats) -> None:
-        self.batch_size = len(buffer)
-        self.num_classes = num_classes
-        self.pending = 0
-        self._name, self._backend, self._buffer, self._stats = name, backend, buffer, stats
-        self._queue: deque[_Stream] = deque()
-        self._checked = False
-
-    def want(self, stream: _Stream, goal: int) -> None:
-        """Asks for the stream's votes up to number ``goal``."""
-        if goal > stream.wanted:
-            if stream.wanted == stream.filled:
-                self._queue.append(stream)
-            self.pending += goal - stream.wanted
-            stream.wanted = goal
-
-    def evaluate(self) -> list[_Stream]:
-        """Runs one batch and returns the streams that received votes."""
-        started = time.perf_counter()
-        parts: list[tuple[_Stream, int]] = []
-        used = 0
-        while used < self.batch_size and self._queue:
-            stream = self._queue[0]
-            take = min(self.batch_size - used, stream.wanted - stream.filled)
-            stream.write_next(self._buffer[used : used + take])
-            parts.append((stream, take))
-            used += take
-            # A stream that still wants votes has filled this batch up and stays first in the queue.
-            if stream.filled + take == stream.wanted:
-                self._queue.popleft()
-        votes = self._votes()
-        self.pending -= used
-        self._stats.votes += used
-        self._stats.slots += self.batch_size
-        self._stats.seconds += time.perf_counter() - started
-        start = 0
-        for stream, take in parts:
-            stream.append(votes[start : start + take])
-            start += take
-        return [stream for stream, _ in parts]
-
-    def _votes(self) -> NDArray[np.int32]:
-        if not self._checked:
-            check_fixed_function(self._backend, self._buffer)
-            self._checked = True
-        logits = self._backend.logits(self._buffer)
-        self.num_classes = self.num_classes or logits.shape[1]
-        if logits.shape != (self.batch_size, self.num_classes):
-            raise ValueError(
-                f"model {self._name!r} gave logits of shape {tuple(logits.shape)} for a batch of {self.batch_size}; "
-                f"expected {(self.batch_size, self.num_classes)}"
-            )
-        votes = logits.argmax(dim=1)
-        votes[logits.isnan().any(dim=1)] = _INVALID
-        return votes.to("cpu", torch.int32).numpy()
-
-
-@dataclass(eq=False)
-class _Stream:
-    """The votes of one model at one noise level on one input, in their fixed order."""
-
-    x: Tensor
-    key: NoiseKey
-    model: _Model
-    wanted: int = 0
-    filled: int = 0
-    waiting: list[_Task] = field(default_factory=list)
-    _votes: list[NDArray[np.int32]] = field(default_factory=list)
-    _block: int = -1
-    _noise: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def write_next(self, out: Tensor) -> None:
-        """Writes the noisy copies that follow those already voted on."""
-        rows = block_rows(self.x.shape)
-        done = 0
-        while done < len(out):
-            block, offset = divmod(self.filled + done, rows)
-            if block != self._block:
-                self._noise = standard_normal_block(self.key, block, self.x.shape)
-                self._block = block
-            take = min(len(out) - done, rows - offset)
-            # Not torch.add(..., alpha=sigma): it may fuse the two roundings, depending on a row's place in memory.
-            torch.mul(self._noise[offset : offset + take], self.key.sigma, out=out[done : done + take]).add_(self.x)
-            done += take
-
-    def append(self, votes: NDArray[np.int32]) -> None:
-        self._votes.append(votes)
-        self.filled += len(votes)
-        if self.filled % block_rows(self.x.shape) == 0:
-            self._noise, self._block = torch.empty(0), -1
-
-    def take(self, task: _Task) -> NDArray[np.int64]:
-        """The counts of the votes a task asked for; later requests of that task begin behind them."""
-        if len(self._votes) > 1:
-            self._votes = [np.concatenate(self._votes)]
-        start, goal = task.cursors[self], task.goal
-        task.cursors[self] = goal
-        votes = self._votes[0][start:goal]
-        assert self.model.num_classes is not None  # it has voted
-        return np.bincount(votes[votes != _INVALID], minlength=self.model.num_classes).astype(np.int64)
 
 
 @dataclass(eq=False)
@@ -339,13 +212,13 @@ class _ActiveJob:
         # A copy: whoever made the input may write the next one into the same memory while votes are drawn.
         self._x = self.job.x.detach().to("cpu", torch.float32, copy=True)
         self._digest = input_digest(self._x)
-        self._streams: dict[tuple[str, float], _Stream] = {}
+        self._streams: dict[tuple[str, float], Stream] = {}
 
-    def stream(self, request: VoteRequest, model: _Model) -> _Stream:
+    def stream(self, request: VoteRequest, model: ModelQueue) -> Stream:
         which = (request.model, request.sigma)
         if which not in self._streams:
             key = NoiseKey(self.job.seed, self._digest, request.model, request.sigma)
-            self._streams[which] = _Stream(self._x, key, model)
+            self._streams[which] = Stream(self._x, key, model)
         return self._streams[which]
 
 
@@ -357,9 +230,14 @@ class _Task:
     procedure: Procedure
     job: _ActiveJob
     goal: int = 0
-    cursors: dict[_Stream, int] = field(default_factory=dict)
+    cursors: dict[Stream, int] = field(default_factory=dict)
     votes: dict[str, int] = field(default_factory=dict)
 
-    def begin(self, request: VoteRequest, stream: _Stream) -> None:
+    def begin(self, request: VoteRequest, stream: Stream) -> None:
         self.goal = self.cursors.setdefault(stream, 0) + request.count
         self.votes[request.model] = self.votes.get(request.model, 0) + request.count
+
+    def take(self, stream: Stream) -> NDArray[np.int64]:
+        """The counts of the votes asked for; the next request begins behind them."""
+        start, self.cursors[stream] = self.cursors[stream], self.goal
+        return stream.counts(start, self.goal)

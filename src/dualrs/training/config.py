@@ -70,7 +70,7 @@ class TrainingConfig(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     data: str = Field(description="a data set's name (see `dualrs data list`) or folder:PATH")
-    sigmas: tuple[Sigma, ...] = Field(min_length=1)
+    sigmas: tuple[Sigma, ...] = Field(min_length=2)
     sigma_e: Sigma
     experts: tuple[ExpertConfig, ...] = Field(min_length=1)
     labels: LabelConfig = LabelConfig()

@@ -106,7 +106,7 @@ def train_estimator(
         raise ValueError(f"none of the {len(data)} labelled images is certified at any σ; train the experts longer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = config.network.build(num_classes=max(2, radii.shape[1]), mean=data.mean, std=data.std)
+        model = config.network.build(num_classes=radii.shape[1], mean=data.mean, std=data.std)
     if start is not None:
         features = {key: value for key, value in start.state_dict().items() if not key.startswith("head.")}
         model.load_state_dict(features, strict=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 
 from dualrs.data import ArrayDataset
 from dualrs.files import atomic_write
-from dualrs.models import InputSpec
+from dualrs.models import InputSpec, weights_digest
 from dualrs.progress import console
 from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
 from dualrs.training.config import ExpertConfig, TrainingConfig
@@ -62,7 +61,7 @@ class Pipeline:
                 n=labels.n,
                 seed=config.seed,
                 path=config.output / "labels" / f"votes-{sigma:g}.npz",
-                key=f"{_weights_digest(expert)} {self._labelled.digest[:16]} n={labels.n} seed={config.seed}",
+                key=f"{weights_digest(expert)[:16]} {self._labelled.digest[:16]} n={labels.n} seed={config.seed}",
             )
             for sigma, expert in experts.items()
         ]
@@ -92,6 +91,7 @@ class Pipeline:
         names = "-".join(f"{sigma:g}" for sigma in expert.sigmas)
         folder = self.config.output / f"expert-{names}"
         model = train_expert(expert, self._train, start=start, folder=folder, seed=seed)
+        _round_weights(model)
         if not (folder / "summary.json").exists():
             accuracy = {f"{sigma:g}": noisy_accuracy(model, self._test, sigma) for sigma in expert.sigmas}
             _write_json(folder / "summary.json", {"test_accuracy_one_noise_draw": accuracy})
@@ -113,11 +113,10 @@ class Pipeline:
         return model.save(config.output / "bundle", half=True)
 
 
-def _weights_digest(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for value in network.state_dict().values():
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _round_weights(network: nn.Module) -> None:
+    """Rounds to float16, as bundles store weights, so that all that follows is about the network that is stored."""
+    rounded = {name: value.half().float() for name, value in network.state_dict().items() if value.is_floating_point()}
+    network.load_state_dict(rounded, strict=False)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -1,0 +1,166 @@
+"""What smoothed classifiers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from dualrs.certificates import (
+    Certificate,
+    Procedure,
+)
+from dualrs.models import Bundle, InputSpec, Part, save_bundle, weights_digest
+from dualrs.sampling import Backend, BackendName, Base, Engine, Job, make_backend
+
+CLASSIFIER = "classifier"
+"""The name by which procedures ask for the one base classifier of a `SmoothedClassifier`."""
+
+
+ESTIMATOR = "estimator"
+"""The name by which procedures ask for the variance estimator of a `DualSmoothedClassifier`."""
+
+
+class Smoothed:
+    """What smoothed classifiers have in common: base classifiers by name, and an engine that runs them.
+
+    Attributes:
+        num_classes: K; None until known (from the constructor or the first answer).
+        input: shape and range that inputs must have; None if anything goes.
+        classes: the names of the classes, if known.
+        info: whatever a bundle recorded about the model.
+    """
+
+    def __init__(
+        self,
+        bases: Mapping[str, Base | Backend],
+        outputs: Mapping[str, int],
+        *,
+        num_classes: int | None,
+        backend: BackendName,
+        device: str,
+        batch_size: int,
+    ) -> None:
+        self.num_classes = num_classes
+        self.input: InputSpec | None = None
+        self.classes: tuple[str, ...] | None = None
+        self.info: Mapping[str, Any] = {}
+        self._bases, self._outputs = dict(bases), dict(outputs)
+        self._backend_name, self._device, self._batch_size = backend, device, batch_size
+        self._backends: dict[tuple[int, torch.Size], tuple[str, Backend]] = {}
+
+    def engine(self) -> Engine:
+        """A fresh engine over the base classifiers; backends are made once and kept until weights change."""
+        return Engine(self._backend, batch_size=self._batch_size, outputs=self._outputs)
+
+    def to_input(self, x: Tensor | ArrayLike) -> Tensor:
+        """Checks one input and returns it as a float32 tensor on the CPU.
+
+        Raises:
+            ValueError: NaN or infinite values, or a shape or range that the model does not take.
+        """
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+            tensor = x.detach() if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype=np.float32, order="C"))
+        tensor = tensor.to("cpu", torch.float32)
+        if not torch.isfinite(tensor).all():
+            raise ValueError("the input has NaN or infinite values; no certificate can be given for it")
+        if self.input is not None:
+            if tuple(tensor.shape) != self.input.shape:
+                raise ValueError(f"the input has shape {tuple(tensor.shape)}; this model takes {self.input.shape}")
+            low, high = self.input.range
+            if tensor.min() < low or tensor.max() > high:
+                raise ValueError(
+                    f"the input's values lie in [{tensor.min():g}, {tensor.max():g}]; this model takes values in "
+                    f"[{low:g}, {high:g}] (normalisation is part of the model)"
+                )
+        return tensor
+
+    def _run(
+        self, xs: Iterable[Tensor | ArrayLike], procedure: Callable[[], Procedure], seed: int
+    ) -> list[Certificate]:
+        procedure().close()  # refuses impossible arguments before any work is done
+        jobs = (Job(i, self.to_input(x), {"answer": procedure()}, seed) for i, x in enumerate(xs))
+        done = {result.key: result.outcomes["answer"].certificate for result in self.engine().run(jobs)}
+        certificates = [done[i] for i in range(len(done))]
+        self._learn_classes(certificates)
+        return certificates
+
+    def _learn_classes(self, certificates: Iterable[Certificate]) -> None:
+        found = {
+            len(stage.counts)
+            for certificate in certificates
+            for stage in certificate.stages
+            if stage.model != ESTIMATOR
+        }
+        if self.num_classes is None and found:
+            if len(found) > 1:
+                raise ValueError(f"the experts give different numbers of logits: {sorted(found)}")
+            (self.num_classes,) = found
+            self._outputs |= {name: self.num_classes for name in self._bases if name != ESTIMATOR}
+
+    def _backend(self, name: str, shape: torch.Size) -> Backend:
+        base = self._bases[name]
+        which = id(base), shape
+        # An exported copy would be out of date once its module trains on; the torch backend runs the module itself.
+        may_be_copied = self._backend_name != "torch" and self._device == "cpu"
+        weights = weights_digest(base) if may_be_copied and isinstance(base, nn.Module) else ""
+        if which not in self._backends or self._backends[which][0] != weights:
+            backend = make_backend(
+                base,
+                input_shape=shape,
+                batch_size=self._batch_size,
+                backend=self._backend_name,
+                device=self._device,
+            )
+            self._backends[which] = weights, backend
+        return self._backends[which][1]
+
+    def _save(
+        self,
+        folder: str | Path,
+        *,
+        half: bool,
+        experts: Mapping[float, str],
+        parts: Mapping[str, Part],
+        sigma_e: float | None = None,
+    ) -> Path:
+        """Writes a bundle, given the name of the part that answers at each σ, and the parts."""
+        if self.num_classes is None:
+            raise ValueError(
+                "the number of classes is not known yet: pass num_classes to the constructor before saving"
+            )
+        bundle = Bundle(
+            sigmas=tuple(experts),
+            experts=tuple(experts.values()),
+            parts=parts,
+            num_classes=self.num_classes,
+            sigma_e=sigma_e,
+            classes=self.classes,
+            input=self.input,
+            info=self.info,
+        )
+        return save_bundle(bundle, folder, half=half)
+
+
+def check_noise_level(what: str, sigma: float) -> float:
+    """Returns a noise level as a float; raises ValueError unless it is positive and finite."""
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"{what} must be positive and finite (a standard deviation in input units); got {sigma!r}")
+    return float(sigma)
+
+
+def to_part(base: Base | Backend, what: str) -> Part:
+    """A base classifier as a bundle can hold it; raises TypeError if it cannot."""
+    if isinstance(base, nn.Module):
+        return base
+    if isinstance(base, str | Path):
+        return Path(base)
+    raise TypeError(
+        f"{what} is a {type(base).__name__}, which cannot be saved; a bundle holds networks made by "
+        "dualrs.models.build_network and .onnx files"
+    )

@@ -1,0 +1,50 @@
+"""Smoothed classifiers from saved bundles."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from dualrs.models import load_bundle
+from dualrs.sampling import BackendName
+from dualrs.smoothing.base import ESTIMATOR
+from dualrs.smoothing.dual import DualSmoothedClassifier
+from dualrs.smoothing.single import SmoothedClassifier
+
+
+def load(
+    folder: str | Path, *, backend: BackendName = "auto", device: str = "cpu", batch_size: int = 256
+) -> SmoothedClassifier | DualSmoothedClassifier:
+    """Loads a bundle written by ``save``; executes no code from it.
+
+    Args:
+        folder: the bundle.
+        backend: as for `SmoothedClassifier`.
+        device: as for `SmoothedClassifier`.
+        batch_size: as for `SmoothedClassifier`.
+
+    Raises:
+        BundleError: the folder is no bundle, or one of its files is missing, truncated or altered.
+    """
+    bundle = load_bundle(folder)
+    experts = {s: bundle.parts[name] for s, name in zip(bundle.sigmas, bundle.experts, strict=True)}
+    model: SmoothedClassifier | DualSmoothedClassifier
+    if bundle.sigma_e is None:
+        (sigma,) = bundle.sigmas
+        model = SmoothedClassifier(
+            experts[sigma], sigma, bundle.num_classes, backend=backend, device=device, batch_size=batch_size
+        )
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # whoever built the model was warned about σ_e
+            model = DualSmoothedClassifier(
+                bundle.parts[ESTIMATOR],
+                bundle.sigma_e,
+                experts,
+                bundle.num_classes,
+                backend=backend,
+                device=device,
+                batch_size=batch_size,
+            )
+    model.input, model.classes, model.info = bundle.input, bundle.classes, bundle.info
+    return model
