@@ -3,8 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -137,21 +135,23 @@ def test_predict_refuses_an_image_of_another_shape(run, bundle, tmp_path):
     assert "image.png: the input has shape (3, 32, 32); this model takes (1, 28, 28)" in err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_what_was_finished(bundle, tmp_path, how):
+    # Every finished image is reported at once, so that the signal can be sent as soon as there is one.
+    program = "from dualrs import cli, progress; progress.Progress._SECONDS_BETWEEN_LINES = 0; cli.main()"
     folder = tmp_path / "run"
-    arguments = ["certify", bundle, "--data", "fashion-mnist-sample", "--n", "4000", "--output", folder]
-    with subprocess.Popen(
-        [*DUALRS, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        time.sleep(20)
+    arguments = ["certify", bundle, "--data", "fashion-mnist-sample", "--n", "1000", "--output", folder]
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
         process.send_signal(how)
         _, err = process.communicate(timeout=60)
+    assert "certifying: 1/1,000 images" in first
     assert process.returncode == cli.INTERRUPTED, err
     assert "Interrupted" in err
     assert "Traceback" not in err
-    summary = json.loads(Path(folder / "summary.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text())
     assert summary["complete"] is False
     assert 0 < summary["inputs"] < 1000
     assert pl.read_parquet(folder / "certificates.parquet").height == 4 * summary["inputs"]

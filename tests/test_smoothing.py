@@ -295,7 +295,7 @@ def test_saving_needs_the_number_of_classes(tmp_path):
 
 
 def test_loading_nothing_is_refused(tmp_path):
-    with pytest.raises(BundleError, match="is not a bundle"):
+    with pytest.raises(BundleError, match="is neither a bundle"):
         dualrs.load(tmp_path)
 
 

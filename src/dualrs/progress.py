@@ -70,4 +70,5 @@ class Progress:
                 f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {text}, "
                 f"about {left:,.0f} s left{', ' + note if note else ''}",
                 highlight=False,
+                soft_wrap=True,
             )

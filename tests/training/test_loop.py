@@ -5,6 +5,7 @@ import torch
 
 from dualrs.models import NetworkSpec
 from dualrs.training import loop
+from dualrs.training.checkpoint import Checkpoint, StaleCheckpointError
 from dualrs.training.config import Optimization
 from dualrs.training.experts import gaussian_augmentation
 from dualrs.training.loop import TrainingDivergedError, fit
@@ -20,7 +21,16 @@ def network(data, seed=0):
 def train(data, folder, *, model=None, plan=PLAN, objective=None):
     model = model or network(data)
     objective = objective or gaussian_augmentation(torch.from_numpy(data.labels), [0.25])
-    fit(model, objective, torch.from_numpy(data.images), plan, folder=folder, seed=3, description="test")
+    fit(
+        model,
+        objective,
+        torch.from_numpy(data.images),
+        plan,
+        folder=folder,
+        seed=3,
+        settings={"plan": plan.model_dump()},
+        description="test",
+    )
     return model
 
 
@@ -34,18 +44,18 @@ def test_a_resumed_training_equals_an_uninterrupted_one(train_data, tmp_path, mo
     plan = PLAN.model_copy(update={"optimizer": optimizer, "precision": precision, "learning_rate": 0.01})
     whole = train(train_data, tmp_path / "whole", plan=plan)
 
-    save, epochs = loop._save, []
+    save, epochs = Checkpoint.save, []
 
-    def interrupt_after_two(*args):
-        save(*args)
-        epochs.append(args[-1])
-        if args[-1] == 2:
+    def interrupt_after_two(self, epochs_done):
+        save(self, epochs_done)
+        epochs.append(epochs_done)
+        if epochs_done == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_save", interrupt_after_two)
+    monkeypatch.setattr(Checkpoint, "save", interrupt_after_two)
     with pytest.raises(KeyboardInterrupt):
         train(train_data, tmp_path / "parts", plan=plan)
-    monkeypatch.setattr(loop, "_save", save)
+    monkeypatch.setattr(Checkpoint, "save", save)
     resumed = train(train_data, tmp_path / "parts", model=network(train_data, seed=9), plan=plan)
 
     assert epochs == [1, 2]
@@ -60,6 +70,13 @@ def test_a_finished_training_is_not_repeated(train_data, tmp_path):
     second = train(train_data, tmp_path, model=network(train_data, seed=5))
     assert weights_equal(first, second)
     assert (tmp_path / "metrics.jsonl").read_bytes() == log
+
+
+def test_a_checkpoint_made_with_other_settings_is_refused(train_data, tmp_path):
+    train(train_data, tmp_path)
+    longer = PLAN.model_copy(update={"epochs": 5})
+    with pytest.raises(StaleCheckpointError, match=r"plan\.epochs was 3, is 5.*: restore them, or remove"):
+        train(train_data, tmp_path, plan=longer)
 
 
 def test_the_model_is_left_in_eval_mode_also_when_nothing_was_to_do(train_data, tmp_path):

@@ -103,7 +103,8 @@ class DualSmoothedClassifier(Smoothed):
             n: estimation samples of each stage.
             alpha: failure probability α of both stages together, over the noise, for an input chosen without
                 knowledge of it.
-            seed: of the noise; the same input, seed and settings give the same certificate.
+            seed: of the noise; the same input, seed and settings give the same certificate. Where inputs may be
+                adversarial, draw a fresh secret one for each (`secrets.randbits(63)`).
             rule: "min", the paper's: the radius is min(R_σ, R_c) (Theorems 4.1 and 4.2).
 
         Raises:

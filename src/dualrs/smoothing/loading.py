@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from dualrs.models import load_bundle
+from dualrs.models import find_bundle, load_bundle
 from dualrs.sampling import BackendName
 from dualrs.smoothing.base import ESTIMATOR
 from dualrs.smoothing.dual import DualSmoothedClassifier
@@ -18,15 +18,15 @@ def load(
     """Loads a bundle written by ``save``; executes no code from it.
 
     Args:
-        folder: the bundle.
+        folder: the bundle, or the name of a shipped model (`dualrs.models.shipped_models`).
         backend: as for `SmoothedClassifier`.
         device: as for `SmoothedClassifier`.
         batch_size: as for `SmoothedClassifier`.
 
     Raises:
-        BundleError: the folder is no bundle, or one of its files is missing, truncated or altered.
+        BundleError: there is no such bundle, or one of its files is missing, truncated or altered.
     """
-    bundle = load_bundle(folder)
+    bundle = load_bundle(find_bundle(folder))
     experts = {s: bundle.parts[name] for s, name in zip(bundle.sigmas, bundle.experts, strict=True)}
     model: SmoothedClassifier | DualSmoothedClassifier
     if bundle.sigma_e is None:

@@ -66,7 +66,8 @@ class SmoothedClassifier(Smoothed):
             n0: selection samples.
             n: estimation samples.
             alpha: failure probability α, over the noise, for an input chosen without knowledge of it.
-            seed: of the noise; the same input, seed and settings give the same certificate.
+            seed: of the noise; the same input, seed and settings give the same certificate. Where inputs may be
+                adversarial, draw a fresh secret one for each (`secrets.randbits(63)`).
 
         Raises:
             ValueError: an impossible argument, or an input that the model does not take.

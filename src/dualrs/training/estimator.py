@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dualrs.data import ArrayDataset
+from dualrs.models import weights_digest
 from dualrs.training.config import EstimatorConfig
 from dualrs.training.loop import Objective, fit
 from dualrs.training.losses import consistency, soft_cross_entropy
@@ -117,6 +119,13 @@ def train_estimator(
         config.optimization,
         folder=folder,
         seed=seed,
+        settings={
+            "estimator": config.model_dump(mode="json"),
+            "sigma_e": sigma_e,
+            "data": data.digest,
+            "radii": hashlib.sha256(radii.tobytes()).hexdigest(),
+            "start": None if start is None else weights_digest(start),
+        },
         description="variance estimator",
     )
     return model

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dualrs.data import ArrayDataset
+from dualrs.models import weights_digest
 from dualrs.training.config import ExpertConfig
 from dualrs.training.loop import Objective, fit
 
@@ -65,6 +66,11 @@ def train_expert(
         config.optimization,
         folder=folder,
         seed=seed,
+        settings={
+            "expert": config.model_dump(mode="json"),
+            "data": data.digest,
+            "start": None if start is None else weights_digest(start),
+        },
         description=f"expert for σ={names}",
     )
     return model

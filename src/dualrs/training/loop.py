@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from dualrs.data import random_crop_flip
 from dualrs.files import atomic_write
 from dualrs.progress import Progress
+from dualrs.training.checkpoint import Checkpoint
 from dualrs.training.config import Optimization
 
 Objective = Callable[[nn.Module, Tensor, Tensor, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
@@ -36,6 +38,7 @@ def fit(
     *,
     folder: Path,
     seed: int,
+    settings: Mapping[str, Any],
     description: str,
 ) -> None:
     """Minimises an objective over images, in place; continues from the folder's checkpoint if there is one.
@@ -50,9 +53,12 @@ def fit(
         plan: optimiser, schedule, precision and augmentation.
         folder: receives ``checkpoint.pt`` after every epoch and ``metrics.jsonl``, one line per epoch.
         seed: all randomness of the training derives from it.
+        settings: everything else that the result depends on, as JSON values; a checkpoint made with others is
+            refused, naming what differs.
         description: what the progress bar says.
 
     Raises:
+        StaleCheckpointError: the folder's checkpoint was made with another seed or other settings.
         TrainingDivergedError: the loss became NaN or infinite.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +68,8 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _relative_rate(step / (plan.epochs * batches), plan.warmup)
     )
-    first_epoch = _restore(folder, model, optimizer, schedule)
+    checkpoint = Checkpoint(folder, model, optimizer, schedule, {"seed": seed, **settings})
+    first_epoch = checkpoint.restore()
 
     with Progress(description, total=plan.epochs * len(images), unit="images") as progress:
         progress.advance(first_epoch * len(images), measured=False)
@@ -92,7 +99,7 @@ def fit(
             seconds = time.perf_counter() - started
             # The log goes first: a line without its checkpoint is replaced on resumption, the reverse would be lost.
             _log(folder, {"epoch": epoch + 1, **averages, "seconds": round(seconds, 2)})
-            _save(folder, model, optimizer, schedule, epoch + 1)
+            checkpoint.save(epoch + 1)
     model.eval()
 
 
@@ -113,40 +120,6 @@ def _relative_rate(done: float, warmup: float) -> float:
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
-
-
-def _save(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    epochs_done: int,
-) -> None:
-    state = {
-        "epochs_done": epochs_done,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-    }
-    with atomic_write(folder / "checkpoint.pt") as file:
-        torch.save(state, file)
-
-
-def _restore(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> int:
-    """Loads the folder's checkpoint, if any, and returns the number of epochs already done."""
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return int(state["epochs_done"])
 
 
 def _log(folder: Path, entry: Mapping[str, float]) -> None:

@@ -54,17 +54,7 @@ class Pipeline:
     def labels(self, experts: dict[float, nn.Module]) -> NDArray[np.float64]:
         """Labels the training images that are not labelled yet; radii of shape (images, σ)."""
         config, labels = self.config, self.config.labels
-        votes = [
-            true_class_votes(
-                SmoothedClassifier(expert, sigma, len(self._train.classes)),
-                self._labelled,
-                n=labels.n,
-                seed=config.seed,
-                path=config.output / "labels" / f"votes-{sigma:g}.npz",
-                key=f"{weights_digest(expert)[:16]} {self._labelled.digest[:16]} n={labels.n} seed={config.seed}",
-            )
-            for sigma, expert in experts.items()
-        ]
+        votes = [self._votes(sigma, expert) for sigma, expert in experts.items()]
         radii = label_radii(
             np.stack(votes, axis=1), config.sigmas, n=labels.n, mapped_n=labels.mapped_n, alpha=labels.alpha
         )
@@ -98,6 +88,17 @@ class Pipeline:
             for sigma, value in accuracy.items():
                 console.print(f"expert for σ={sigma}: {value:.2%} of test images right under one noise draw")
         return model
+
+    def _votes(self, sigma: float, expert: nn.Module) -> NDArray[np.int64]:
+        n, seed = self.config.labels.n, self.config.seed
+        return true_class_votes(
+            SmoothedClassifier(expert, sigma, len(self._train.classes)),
+            self._labelled,
+            n=n,
+            seed=seed,
+            path=self.config.output / "labels" / f"votes-{sigma:g}.npz",
+            key=f"{weights_digest(expert)[:16]} {self._labelled.digest[:16]} n={n} seed={seed}",
+        )
 
     def _bundle(self, experts: dict[float, nn.Module], estimator: nn.Module) -> Path:
         config = self.config

@@ -1,0 +1,84 @@
+"""Checkpoints of a training: all its state after an epoch, and what it was made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from dualrs.files import atomic_write
+
+
+class StaleCheckpointError(ValueError):
+    """A checkpoint that was made with other settings than those at hand."""
+
+
+class _Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object: ...
+
+
+class Checkpoint:
+    """The state of a training in ``checkpoint.pt``: tensors and numbers only, read without unpickling code.
+
+    Args:
+        folder: where the file is.
+        model: saved and restored, as are ``optimizer`` and ``schedule``.
+        optimizer: with its momenta.
+        schedule: of the learning rate.
+        settings: everything that the result depends on, as JSON values.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._path = folder / "checkpoint.pt"
+        self._parts: dict[str, _Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        self._made_with = json.dumps(settings, sort_keys=True)
+
+    def save(self, epochs_done: int) -> None:
+        """Replaces the checkpoint by the present state."""
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        with atomic_write(self._path) as file:
+            torch.save({**state, "epochs_done": epochs_done, "made_with": self._made_with}, file)
+
+    def restore(self) -> int:
+        """Loads the checkpoint, if there is one, and returns the number of epochs already done.
+
+        Raises:
+            StaleCheckpointError: it was made with other settings; the message names what differs.
+        """
+        if not self._path.exists():
+            return 0
+        state = torch.load(self._path, weights_only=True)
+        if state["made_with"] != self._made_with:
+            raise StaleCheckpointError(
+                f"{self._path} was made with other settings ({_changes(state['made_with'], self._made_with)}): "
+                f"restore them, or remove {self._path.parent} to train anew"
+            )
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        return int(state["epochs_done"])
+
+
+def _changes(then: str, now: str) -> str:
+    old, new = _flat(json.loads(then)), _flat(json.loads(now))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
