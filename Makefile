@@ -16,8 +16,8 @@ test: .venv/installed-dev ## lint, types, layer contract, tests
 
 results: .venv/installed ## make anew what README.md and docs/results show
 	mkdir -p docs/results/fashion-mnist docs/results/cifar10
-	COLUMNS=100 $(BIN)/dualrs quickstart --output docs/results/fashion-mnist > docs/results/fashion-mnist/output.txt
-	COLUMNS=100 $(BIN)/dualrs quickstart --dataset cifar10 --output docs/results/cifar10 > docs/results/cifar10/output.txt
+	$(BIN)/dualrs quickstart --output docs/results/fashion-mnist > docs/results/fashion-mnist/output.txt
+	$(BIN)/dualrs quickstart --dataset cifar10 --images 200 --n 1000 --output docs/results/cifar10 > docs/results/cifar10/output.txt
 	$(BIN)/python scripts/update_readme.py
 
 format: .venv/installed-dev

@@ -36,6 +36,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets: list and fetch them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 out = Console()
+if not out.is_terminal:
+    out.width = max(out.width, 100)  # a file has no width, and rich would assume 80 columns
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Samples = Annotated[int, typer.Option("--n", help="Estimation samples of each stage.")]

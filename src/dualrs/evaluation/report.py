@@ -98,11 +98,11 @@ def _table(title: str, first: str) -> Table:
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,  # with the divider's blank, five figures a column fit a terminal of 80
         show_edge=False,
         pad_edge=False,
     )
-    table.add_column(first, no_wrap=True, min_width=11)
+    table.add_column(first, no_wrap=True, min_width=10)
     return table
 
 
