@@ -75,7 +75,7 @@ def quickstart(
         str, typer.Option(help="The shipped model to certify: fashion-mnist or cifar10.")
     ] = "fashion-mnist",
     images: Annotated[int, typer.Option(help="How many test images, evenly spaced.")] = 100,
-    n: Samples = 2_500,
+    n: Samples = 2_000,
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("runs/quickstart"),
     as_json: AsJson = False,
 ) -> None:
