@@ -30,7 +30,7 @@ def test_a_shipped_model_says_what_it_is(name):
 
 def test_shipped_weights_stay_small():
     files = [path for name in shipped_models() for path in find_bundle(name).iterdir()]
-    assert sum(path.stat().st_size for path in files) < 16 * 2**20
+    assert sum(path.stat().st_size for path in files) <= 16_000_000
 
 
 def test_the_fashion_model_certifies_real_images():
