@@ -117,7 +117,7 @@ def sigma_shares(table: pl.DataFrame) -> dict[float, float]:
 def estimator_abstention_rate(table: pl.DataFrame) -> float | None:
     """Gives the share of inputs for which no σ was certified; None without dual rows."""
     dual = _dual(table)
-    return None if dual.is_empty() else float(dual["sigma"].is_null().mean())  # type: ignore[arg-type]
+    return None if dual.is_empty() else float(dual["sigma"].is_null().to_numpy().mean())
 
 
 def estimator_limited_share(table: pl.DataFrame) -> float | None:
@@ -128,7 +128,7 @@ def estimator_limited_share(table: pl.DataFrame) -> float | None:
     certified = _dual(table).filter(~pl.col("abstained"))
     if certified.is_empty():
         return None
-    return float((certified["estimator_radius"] < certified["classifier_radius"]).mean())  # type: ignore[arg-type]
+    return float((certified["estimator_radius"] < certified["classifier_radius"]).to_numpy().mean())
 
 
 def summarize(table: pl.DataFrame, radii: Sequence[float] = STANDARD_RADII) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from operator import index
 from pathlib import Path
 from typing import Any, cast
@@ -73,13 +74,11 @@ def procedures(
     """
     made: dict[str, Callable[[], Procedure]] = {}
     if isinstance(model, SmoothedClassifier):
-        made[global_name(model.sigma)] = lambda: certify(model.sigma, n0=n0, n=n, alpha=alpha)
+        made[global_name(model.sigma)] = partial(certify, model.sigma, n0=n0, n=n, alpha=alpha)
     else:
-        made[DUAL] = lambda: dual_certify(model.sigma_e, model.sigmas, n0=n0, n=n, alpha=alpha)
+        made[DUAL] = partial(dual_certify, model.sigma_e, model.sigmas, n0=n0, n=n, alpha=alpha)
         for sigma in model.sigmas if global_sigmas else ():
-            made[global_name(sigma)] = lambda sigma=sigma: certify(  # type: ignore[misc]
-                sigma, n0=n0, n=n, alpha=alpha, model=expert_name(sigma)
-            )
+            made[global_name(sigma)] = partial(certify, sigma, n0=n0, n=n, alpha=alpha, model=expert_name(sigma))
     for make in made.values():
         make().close()  # refuses impossible arguments before any work is done
     return made
