@@ -95,6 +95,8 @@ def test_certify_takes_a_configuration_that_options_override(run, bundle, tmp_pa
         (("certify", "BUNDLE", "--data", "fashion-mnist-sample", "--n", "5"), "even a unanimous vote of n = 5"),
         (("certify", "BUNDLE", "--data", "fashion-mnist-sample", "--alpha", "2"), "alpha: Input should be less than 1"),
         (("certify", "nowhere", "--data", "fashion-mnist-sample"), "nowhere is neither a bundle"),
+        (("quickstart", "--images", "0"), "images: Input should be greater than 0 (given: 0)"),
+        (("certify", "no[where]/[/x]", "--data", "cifar10"), "no[where]/[/x] is neither a bundle"),
         (("train", "nowhere.yaml"), "cannot read the configuration nowhere.yaml"),
         (("predict", "BUNDLE", "nowhere.png"), "nowhere.png"),
     ],
@@ -104,6 +106,20 @@ def test_bad_input_ends_with_code_2_and_says_what_is_wrong(run, bundle, tmp_path
     code, _, err = run(*(bundle if argument == "BUNDLE" else argument for argument in arguments))
     assert code == 2
     assert message in err
+
+
+@pytest.mark.parametrize("command", ["train", "label"])
+def test_an_interrupted_training_says_how_to_go_on(run, monkeypatch, command):
+    class Interrupted:
+        def run(self, *_):
+            raise KeyboardInterrupt
+
+        experts = labels = run
+
+    monkeypatch.setattr(cli, "_pipeline", lambda _: Interrupted())
+    code, _, err = run(command, "some.yaml")
+    assert code == cli.INTERRUPTED
+    assert "run the same command again to go on" in err
 
 
 def test_an_unknown_field_is_named(run, tmp_path):

@@ -10,12 +10,15 @@ import json
 import secrets
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import dualrs
@@ -35,7 +38,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets: list and fetch them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-out = Console()
+out = Console(markup=False, highlight=False)  # what is printed are paths, names and figures, with brackets or not
 if not out.is_terminal:
     out.width = max(out.width, 100)  # a file has no width, and rich would assume 80 columns
 
@@ -51,9 +54,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interruption too
     try:
         app()
-    except KeyboardInterrupt:
-        remarks.print("\n[yellow]Interrupted.[/] The same command goes on where this one stopped.")
-        sys.exit(INTERRUPTED)
     except (ValueError, OSError) as error:
         _fail(error, code=2)
     except RuntimeError as error:
@@ -86,17 +86,8 @@ def quickstart(
 
     Example: dualrs quickstart --images 20 --n 10000
     """
-    from dualrs.evaluation.config import CertifyConfig
-
-    config = CertifyConfig(
-        model=dataset,
-        data="fashion-mnist-sample" if dataset == "fashion-mnist" else dataset,
-        images=images,
-        n=n,
-        output=output,
-        overwrite=True,
-    )
-    _certify(config, as_json=as_json)
+    data = "fashion-mnist-sample" if dataset == "fashion-mnist" else dataset
+    _certify_with(model=dataset, data=data, images=images, n=n, output=output, overwrite=True, as_json=as_json)
 
 
 @app.command()
@@ -119,8 +110,7 @@ def certify(
 
     Example: dualrs certify cifar10 --data cifar10 --images 500 --output runs/cifar10
     """
-    from dualrs.config import parse_section
-    from dualrs.evaluation.config import CertifyConfig, load_certify_config
+    from dualrs.evaluation.config import load_certify_config
 
     given: dict[str, Any] = {
         "data": data, "images": images, "skip": skip, "n0": n0, "n": n,
@@ -128,11 +118,9 @@ def certify(
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
     if Path(target).suffix in {".yaml", ".yml"}:
-        config = load_certify_config(target, **changes)
+        _certify(load_certify_config(target, **changes), as_json=as_json)
     else:
-        default = {"output": Path("runs") / Path(target).name}
-        config = parse_section(CertifyConfig, {"model": target, **default, **changes}, source="the command line")
-    _certify(config, as_json=as_json)
+        _certify_with(as_json=as_json, **{"model": target, "output": Path("runs") / Path(target).name, **changes})
 
 
 @app.command()
@@ -153,10 +141,9 @@ def predict(
     Example: dualrs predict fashion-mnist shirt.png --radius
     """
     from dualrs.data import read_image
-    from dualrs.models import find_bundle
     from dualrs.smoothing import load
 
-    model = load(find_bundle(bundle))
+    model = load(bundle)
     x = read_image(image)
     used = secrets.randbits(63) if seed is None else seed
     decide = model.certify if radius else model.predict
@@ -168,8 +155,8 @@ def predict(
     if as_json:
         print(json.dumps({**certificate.to_dict(), "class": name, "seed": used}))
     else:
-        out.print(f"{'' if name is None else name + ': '}{certificate}", highlight=False)
-        out.print(f"seed {used}", style="dim", highlight=False)
+        out.print(f"{'' if name is None else name + ': '}{certificate}")
+        out.print(f"seed {used}", style="dim")
 
 
 @app.command()
@@ -180,7 +167,8 @@ def train(config: Annotated[Path, typer.Argument(help="A training configuration 
 
     Example: dualrs train configs/fashion-mnist.yaml
     """
-    out.print(f"bundle: {_pipeline(config).run()}", highlight=False)
+    with _resumable():
+        out.print(f"bundle: {_pipeline(config).run()}")
 
 
 @app.command()
@@ -192,8 +180,9 @@ def label(config: Annotated[Path, typer.Argument(help="A training configuration 
     Example: dualrs label configs/fashion-mnist.yaml
     """
     pipeline = _pipeline(config)
-    pipeline.labels(pipeline.experts())
-    out.print(f"labels: {pipeline.config.output / 'labels'}", highlight=False)
+    with _resumable():
+        pipeline.labels(pipeline.experts())
+    out.print(f"labels: {pipeline.config.output / 'labels'}")
 
 
 @data_app.command("list")
@@ -230,11 +219,21 @@ def data_fetch(
 
     with remarks.status(f"fetching {name}") as status:
         folder = fetch(name, archive=archive, progress=lambda what, share: status.update(_fetching(what, share)))
-    out.print(f"{name}: {folder}", highlight=False)
+    out.print(f"{name}: {folder}")
 
 
 def _fetching(what: str, share: float | None) -> str:
     return what if share is None else f"{what} {share:.0%}"
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Ends an interrupted command with a line that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        remarks.print("[yellow]Interrupted:[/] run the same command again to go on where this one stopped.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _pipeline(path: Path) -> Pipeline:
@@ -244,6 +243,13 @@ def _pipeline(path: Path) -> Pipeline:
 
     config = load_config(path)
     return Pipeline(config, load(config.data, "train"), load(config.data, "test"))
+
+
+def _certify_with(*, as_json: bool, **fields: Any) -> None:
+    from dualrs.config import parse_section
+    from dualrs.evaluation.config import CertifyConfig
+
+    _certify(parse_section(CertifyConfig, fields, source="the command line"), as_json=as_json)
 
 
 def _certify(config: CertifyConfig, *, as_json: bool) -> None:
@@ -285,13 +291,14 @@ def _show(evaluation: Evaluation, *, as_json: bool) -> None:
         return
     out.print(render(evaluation.summary))
     if evaluation.folder is not None:
-        out.print(f"results: {evaluation.folder}", highlight=False)
+        out.print(f"results: {evaluation.folder}")
 
 
 def _fail(error: Exception, *, code: int) -> None:
-    remarks.print(f"[red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+    # Messages quote what the user gave, which may look like markup.
+    remarks.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
     for note in getattr(error, "__notes__", []):
-        remarks.print(note, highlight=False, soft_wrap=True)
+        remarks.print(note, highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 

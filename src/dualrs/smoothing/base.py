@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from dualrs.certificates import (
-    Certificate,
-    Procedure,
-)
+from dualrs.certificates import Certificate, Procedure
 from dualrs.models import Bundle, InputSpec, Part, save_bundle, weights_digest
 from dualrs.sampling import Backend, BackendName, Base, Engine, Job, make_backend
 
@@ -26,7 +24,7 @@ ESTIMATOR = "estimator"
 """The name by which procedures ask for the variance estimator of a `DualSmoothedClassifier`."""
 
 
-class Smoothed:
+class Smoothed(ABC):
     """What smoothed classifiers have in common: base classifiers by name, and an engine that runs them.
 
     Attributes:
@@ -79,6 +77,32 @@ class Smoothed:
                     f"[{low:g}, {high:g}] (normalisation is part of the model)"
                 )
         return tensor
+
+    def predict(self, x: Tensor | ArrayLike, *, n: int = 10_000, alpha: float = 0.001, seed: int = 0) -> Certificate:
+        """With probability at least 1 − α, the label is the smoothed classifier's at x, or it abstains.
+
+        Nothing is claimed around x. PREDICT of Cohen et al. 2019; for a dual classifier, of both stages.
+
+        Args:
+            x: one input, of any shape.
+            n: samples of each stage.
+            alpha: failure probability α of all stages together, over the noise.
+            seed: of the noise, as for `certify`.
+
+        Raises:
+            ValueError: an impossible argument, or an input that the model does not take.
+        """
+        return self.predict_batch([x], n=n, alpha=alpha, seed=seed)[0]
+
+    def predict_batch(
+        self, xs: Iterable[Tensor | ArrayLike], *, n: int = 10_000, alpha: float = 0.001, seed: int = 0
+    ) -> list[Certificate]:
+        """The predictions that `predict` gives for each input."""
+        return self._run(xs, lambda: self._prediction(n=n, alpha=alpha), seed)
+
+    @abstractmethod
+    def _prediction(self, *, n: int, alpha: float) -> Procedure:
+        """The procedure that predicts the label of one input."""
 
     def _run(
         self, xs: Iterable[Tensor | ArrayLike], procedure: Callable[[], Procedure], seed: int

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dualrs.certificates import (
     Certificate,
+    Procedure,
     dual_certify,
     dual_predict,
     expert_name,
@@ -127,18 +128,8 @@ class DualSmoothedClassifier(Smoothed):
             raise ValueError(f"unknown rule {rule!r}; known: 'min'")
         return self._run(xs, lambda: dual_certify(self.sigma_e, self.sigmas, n0=n0, n=n, alpha=alpha), seed)
 
-    def predict(self, x: Tensor | ArrayLike, *, n: int = 10_000, alpha: float = 0.001, seed: int = 0) -> Certificate:
-        """With probability at least 1 − α, the label is the dual classifier's at x, or it abstains.
-
-        Nothing is claimed around x. Arguments as for `certify`.
-        """
-        return self.predict_batch([x], n=n, alpha=alpha, seed=seed)[0]
-
-    def predict_batch(
-        self, xs: Iterable[Tensor | ArrayLike], *, n: int = 10_000, alpha: float = 0.001, seed: int = 0
-    ) -> list[Certificate]:
-        """The predictions that `predict` gives for each input."""
-        return self._run(xs, lambda: dual_predict(self.sigma_e, self.sigmas, n=n, alpha=alpha), seed)
+    def _prediction(self, *, n: int, alpha: float) -> Procedure:
+        return dual_predict(self.sigma_e, self.sigmas, n=n, alpha=alpha)
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
         """Writes a bundle that `load` reads; see `dualrs.models.save_bundle`."""

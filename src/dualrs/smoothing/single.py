@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dualrs.certificates import (
     Certificate,
+    Procedure,
     certify,
     predict,
 )
@@ -86,18 +87,8 @@ class SmoothedClassifier(Smoothed):
         """The certificates that `certify` gives for each input (α holds for each), with full batches throughout."""
         return self._run(xs, lambda: certify(self.sigma, n0=n0, n=n, alpha=alpha), seed)
 
-    def predict(self, x: Tensor | ArrayLike, *, n: int = 10_000, alpha: float = 0.001, seed: int = 0) -> Certificate:
-        """With probability at least 1 − α, the label is g(x), or it abstains; nothing is claimed around x.
-
-        PREDICT of Cohen et al. 2019. Arguments as for `certify`.
-        """
-        return self.predict_batch([x], n=n, alpha=alpha, seed=seed)[0]
-
-    def predict_batch(
-        self, xs: Iterable[Tensor | ArrayLike], *, n: int = 10_000, alpha: float = 0.001, seed: int = 0
-    ) -> list[Certificate]:
-        """The predictions that `predict` gives for each input."""
-        return self._run(xs, lambda: predict(self.sigma, n=n, alpha=alpha), seed)
+    def _prediction(self, *, n: int, alpha: float) -> Procedure:
+        return predict(self.sigma, n=n, alpha=alpha)
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
         """Writes a bundle that `load` reads; see `dualrs.models.save_bundle`."""
