@@ -127,7 +127,7 @@ def test_an_unknown_field_is_named(run, tmp_path):
     config.write_text("model: fashion-mnist\ndata: cifar10\noutput: x\nsamples: 7\n")
     code, _, err = run("certify", config)
     assert code == 2
-    assert "samples: unknown field (value 7); known here: alpha, backend, batch_size" in err
+    assert "samples: unknown field (value 7); known here: alpha, arithmetic, backend, batch_size" in err
 
 
 def test_predict_abstains_or_answers_and_can_be_reproduced(run, bundle, tmp_path):
@@ -136,11 +136,12 @@ def test_predict_abstains_or_answers_and_can_be_reproduced(run, bundle, tmp_path
     code, out, _ = run("predict", bundle, image, "--n", 200, "--json")
     assert code == 0
     answer = json.loads(out)
-    assert answer["rule"] == "dual-predict"
+    assert answer["rule"] == "routed"
     again = json.loads(run("predict", bundle, image, "--n", 200, "--seed", answer["seed"], "--json")[1])
     assert again == answer
     assert json.loads(run("predict", bundle, image, "--n", 200, "--json")[1])["seed"] != answer["seed"]
-    assert json.loads(run("predict", bundle, image, "--n", 200, "--radius", "--json")[1])["rule"] == "min"
+    certified = json.loads(run("predict", bundle, image, "--n", 200, "--radius", "--json")[1])
+    assert sum(stage["trials"] for stage in certified["stages"]) >= 200
 
 
 def test_predict_refuses_an_image_of_another_shape(run, bundle, tmp_path):

@@ -8,7 +8,7 @@ the estimator looks along another direction than the experts, in a plane. A wron
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -18,7 +18,16 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
 from dualrs import DualSmoothedClassifier, SmoothedClassifier
-from dualrs.certificates import certify, dual_certify, dual_predict, expert_name, predict, run_procedure
+from dualrs.certificates import (
+    Goal,
+    certify,
+    dual_certify,
+    dual_predict,
+    expert_name,
+    predict,
+    routed_certify,
+    run_procedure,
+)
 
 SIGNIFICANCE = 1e-6
 DIMENSIONS = 4
@@ -146,6 +155,19 @@ class World:
 
         return votes
 
+    def same_votes(self, x, seed):
+        """Votes that every procedure meets in the same order, as in the engine."""
+        votes = {}
+
+        def answer(request):
+            slabs = self.estimator if request.model == "estimator" else self.experts[request.sigma]
+            p = slabs.probabilities(x @ slabs.direction, request.sigma)
+            generator, drawn = votes.setdefault(request.model, (np.random.default_rng([seed, len(votes)]), []))
+            drawn.extend(generator.choice(len(p), p=p / p.sum(), size=request.count))
+            return np.bincount(drawn[-request.count :], minlength=len(p))
+
+        return answer
+
     def model(self, **settings):
         return DualSmoothedClassifier(self.estimator, self.sigma_e, self.experts, **settings)
 
@@ -251,6 +273,65 @@ def test_certificates_exceed_the_true_radius_no_more_often_than_alpha(name, alph
                 wrong += is_wrong(certificate, label, radius)
     assert decided > total / 4
     assert not too_many(wrong, total, alpha), f"{wrong} of {total} certificates exceed the true radius"
+
+
+GOALS = (Goal(), Goal(tolerance=0.05), Goal(target=0.0), Goal(target=0.4))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_routed_certificates_exceed_the_true_radius_no_more_often_than_alpha(name):
+    world, generator, alpha = WORLDS[name], np.random.default_rng(16), 0.05
+    wrong = total = decided = 0
+    for x in points(40, seed=17):
+        label, radius = world.predict(x), np.linalg.norm(world.way_out(x))
+        for n, goal, sequence in product((100, 1000), GOALS, ("spending", "mixture")):
+            arguments = {"n0": 20, "n": n, "alpha": alpha, "goal": goal, "sequence": sequence}
+            procedure = routed_certify(world.sigma_e, world.sigmas, **arguments)
+            certificate = run_procedure(procedure, world.answer(x, generator))
+            total += 1
+            decided += not certificate.abstained
+            wrong += is_wrong(certificate, label, radius)
+    assert decided > total / 3
+    assert not too_many(wrong, total, alpha), f"{wrong} of {total} certificates exceed the true radius"
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_routed_certificate_is_hardly_ever_below_the_min_rule(name):
+    world = WORLDS[name]
+    gains = []
+    for i, x in enumerate(points(60, seed=18)):
+        routed, least = (
+            run_procedure(make(world.sigma_e, world.sigmas), world.same_votes(x, i))
+            for make in (routed_certify, dual_certify)
+        )
+        assert routed.abstained or least.abstained or routed.label == least.label
+        if least.radius < 2.5 * world.sigma_e:
+            assert routed.radius > least.radius - 0.05 * world.sigma_e
+        gains.append(routed.radius - least.radius)
+    assert np.mean(gains) > -0.02 * world.sigma_e  # the levels of several looks, where nothing else differs
+
+
+def test_no_attack_in_a_million_breaks_a_routed_certificate():
+    """At a failure probability of 1e-9 none may succeed: along the shortest ways out, and along their neighbours."""
+    generator, attempts = np.random.default_rng(19), 0
+    lengths = np.array([0.5, 0.9, 0.99, 1 - 1e-9])[:, None, None]
+    axes = np.array([U, -U, V, -V, U + V, U - V, V - U, -U - V])
+    for world, goal in product(WORLDS.values(), GOALS):
+        for x in points(40, seed=20):
+            procedure = routed_certify(world.sigma_e, world.sigmas, n=2000, alpha=1e-9, goal=goal)
+            certificate = run_procedure(procedure, world.answer(x, generator))
+            if certificate.abstained:
+                continue
+            step = world.way_out(x)
+            worst = step if np.isfinite(step).all() and step.any() else U
+            worst = worst / np.linalg.norm(worst)
+            near = worst + generator.standard_normal((400, DIMENSIONS)) * np.array([[0.01], [0.1], [0.5], [2.0]] * 100)
+            attacks = np.concatenate([[worst], axes, near])
+            attacks /= np.linalg.norm(attacks, axis=1, keepdims=True)
+            labels = world.predict(x + certificate.radius * lengths * attacks)
+            assert (labels == certificate.label).all()
+            attempts += labels.size
+    assert attempts >= 1_000_000
 
 
 @pytest.mark.parametrize("name", ["half-spaces", "contradiction"])
@@ -378,7 +459,7 @@ def test_the_engine_votes_as_the_closed_form_says():
 def test_the_engine_reaches_almost_the_ideal_radius():
     world = WORLDS["many classes"]
     xs = [x for x in points(600, seed=15, reach=2.0) if world.is_telling(x)][:12]
-    found = world.model(batch_size=4096).certify_batch(np.array(xs, dtype=np.float32), n=100_000)
+    found = world.model(batch_size=4096).certify_batch(np.array(xs, dtype=np.float32), n=100_000, rule="min")
     assert len(xs) == 12
     assert 0.98 < np.mean([certificate.radius for certificate in found]) / np.mean([world.ideal(x) for x in xs]) < 1.0
 

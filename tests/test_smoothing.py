@@ -66,7 +66,8 @@ def test_predictions_and_certificates_agree(make):
     assert decided
     for certificate, prediction in decided:
         assert certificate.label == prediction.label
-        assert certificate.radius > 0 == prediction.radius
+        assert certificate.radius >= prediction.radius > 0
+        assert prediction.samples < certificate.samples
 
 
 @pytest.mark.parametrize("make", MODELS)
@@ -79,12 +80,56 @@ def test_the_same_seed_gives_the_same_certificates(make):
 
 def test_labels_radii_and_levels_are_those_of_the_world():
     certificate = single().certify([0.9, 0.5, 0.5, 0.5], n=20_000)
-    assert (certificate.label, certificate.sigma, certificate.rule) == (1, 0.25, "cohen")
+    assert (certificate.label, certificate.sigma, certificate.rule) == (1, 0.25, "adaptive")
     assert 0.38 < certificate.radius < 0.4  # the plane is 0.4 away
+    assert single().certify([0.9, 0.5, 0.5, 0.5], rule="cohen").rule == "cohen"
     certificate = dual().certify([0.9, 3.0, 0.5, 0.5], n=20_000)
-    assert (certificate.label, certificate.sigma, certificate.rule) == (1, 1.0, "min")
+    assert (certificate.label, certificate.sigma, certificate.rule) == (1, 1.0, "routed")
     assert 0.38 < certificate.radius < 0.4
+    assert certificate.radius == min(route.radius for route in certificate.routes)
+    certificate = dual().certify([0.9, 3.0, 0.5, 0.5], n=20_000, rule="min")
+    assert certificate.rule == "min"
     assert certificate.classifier_radius == certificate.radius < certificate.estimator_radius
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_goals_cost_less(make):
+    x = [0.9, 3.0, 0.5, 0.5]
+    full = make().certify(x)
+    for goal in ({"tolerance": 0.05}, {"target": 0.1}, {"time_budget": 1e-9}):
+        certificate = make().certify(x, **goal)
+        assert certificate.samples < full.samples / 2
+        assert certificate.radius <= full.radius
+    assert make().certify(x, sequence="mixture").label == full.label
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_exact_arithmetic_and_the_cryptographic_generator(make):
+    x = [1.0, 1.0, 0.2, 0.0]
+    certificates = {
+        (arithmetic, generator): make(arithmetic=arithmetic, generator=generator).certify(x, n=2000)
+        for arithmetic in ("float", "exact")
+        for generator in ("sfc64", "shake256")
+    }
+    assert len({certificate.stages[-1].counts for certificate in certificates.values()}) > 2
+    for certificate in certificates.values():
+        assert certificate.label == 1
+        assert 0.35 < certificate.radius < 0.5
+    with pytest.raises(ValueError, match="255"):
+        make(arithmetic="exact").certify([0.123456, 0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="unknown arithmetic 'decimal'; known: float, exact"):
+        make(arithmetic="decimal")
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_options_that_mean_nothing_are_refused(make):
+    with pytest.raises(TypeError, match="unknown options samples"):
+        make().certify(XS[0], samples=3)
+    with pytest.raises(TypeError, match="unknown arguments batchsize"):
+        make(batchsize=3)
+    rule = "cohen" if make is single else "min"
+    with pytest.raises(ValueError, match=f"rule '{rule}' takes a fixed number of samples, so target cannot"):
+        make().certify(XS[0], rule=rule, target=0.5)
 
 
 def test_inputs_may_be_anything_that_holds_numbers():
@@ -174,7 +219,7 @@ def test_a_small_noise_level_of_the_estimator_is_warned_of():
 
 
 def test_unknown_rules_are_refused():
-    with pytest.raises(ValueError, match="unknown rule 'max'; known: 'min'"):
+    with pytest.raises(ValueError, match="unknown rule 'max'; known: 'routed', 'min'"):
         dual().certify(XS[0], rule="max")
 
 

@@ -92,19 +92,31 @@ def quickstart(
 
 @app.command()
 def certify(
-    target: Annotated[str, typer.Argument(help="A configuration (.yaml), a bundle's folder, or a shipped model.")],
+    model: Annotated[str, typer.Argument(help="A configuration (.yaml), a bundle's folder, or a shipped model.")],
     data: Annotated[str | None, typer.Option(help="Data set, or folder:PATH.")] = None,
     images: Annotated[int | None, typer.Option(help="So many images, evenly spaced.")] = None,
     skip: Annotated[int | None, typer.Option(help="Every skip-th image.")] = None,
     n0: Annotated[int | None, typer.Option(help="Selection samples of each stage.")] = None,
     n: Annotated[int | None, typer.Option(help="Estimation samples of each stage.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Failure probability of each certificate.")] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="How a dual model is certified: routed, min; repeat for both.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Stop where more samples would gain hardly more radius than this.")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Stop when it is decided whether the radius exceeds this.")
+    ] = None,
+    arithmetic: Annotated[
+        str | None, typer.Option(help="float, or exact: certificates that hold for the arithmetic that ran.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the noise.")] = None,
     output: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
     overwrite: Annotated[bool | None, typer.Option("--overwrite", help="Replace results in that folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Certify a model on a data set: the dual rule, every single σ, and the oracle, sharing votes.
+    """Certify a model on a data set: the dual model, every single σ, and the oracle, sharing votes.
 
     Options override the fields of a configuration.
 
@@ -113,14 +125,15 @@ def certify(
     from dualrs.evaluation.config import load_certify_config
 
     given: dict[str, Any] = {
-        "data": data, "images": images, "skip": skip, "n0": n0, "n": n,
-        "alpha": alpha, "seed": seed, "output": output, "overwrite": overwrite,
+        "data": data, "images": images, "skip": skip, "n0": n0, "n": n, "alpha": alpha, "rules": rule or None,
+        "tolerance": tolerance, "target": target, "arithmetic": arithmetic, "seed": seed, "output": output,
+        "overwrite": overwrite,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None}
-    if Path(target).suffix in {".yaml", ".yml"}:
-        _certify(load_certify_config(target, **changes), as_json=as_json)
+    if Path(model).suffix in {".yaml", ".yml"}:
+        _certify(load_certify_config(model, **changes), as_json=as_json)
     else:
-        _certify_with(as_json=as_json, **{"model": target, "output": Path("runs") / Path(target).name, **changes})
+        _certify_with(as_json=as_json, **{"model": model, "output": Path("runs") / Path(model).name, **changes})
 
 
 @app.command()
@@ -259,21 +272,20 @@ def _certify(config: CertifyConfig, *, as_json: bool) -> None:
     from dualrs.smoothing import load
 
     folder = find_bundle(config.model)
-    model = load(folder, backend=config.backend, device=config.device, batch_size=config.batch_size)
+    model = load(folder, **config.execution)
     dataset = open_dataset(config.data, config.split)
     evaluation = evaluate(
         model,
         dataset,
         indices=config.indices(len(dataset)),
-        n0=config.n0,
-        n=config.n,
-        alpha=config.alpha,
         seed=config.seed,
         folder=config.output,
         overwrite=config.overwrite,
+        rules=config.rules,
         global_sigmas=config.global_sigmas,
         model_digest=bundle_digest(folder),
         info={"command": config.model_dump(mode="json")},
+        **config.options,
     )
     _show(evaluation, as_json=as_json)
     if not evaluation.complete:

@@ -10,6 +10,7 @@ import dualrs
 from dualrs.data import load_folder
 from dualrs.evaluation import certificate_of, evaluate, procedures, read_parquet
 from dualrs.models import InputSpec
+from dualrs.sampling import FloatNoise
 from dualrs.smoothing import SmoothedClassifier
 
 BUDGET = {"n0": 32, "n": 500, "alpha": 0.01}
@@ -58,18 +59,18 @@ def test_batch_size_order_and_company_change_nothing(world):
 
 
 def test_radii_stay_below_the_true_ones_and_wrong_labels_earn_nothing(world):
-    found = evaluate(world.model(), world.dataset, **BUDGET)
+    found = evaluate(world.model(), world.dataset, rules=["routed", "min"], **BUDGET)
     for position in range(12):
         rows = found.table.filter(idx=int(world.dataset.indices[position]))
         to_label, to_sigma = world.true_radius(position)
         assert rows["radius"].max() <= to_label
-        assert rows.filter(method="dual")["radius"].item() <= to_sigma
+        assert rows.filter(method="dual-min")["radius"].item() <= to_sigma
         assert not (position == 4 and rows["correct"].any())
     assert 0.3 < found.summary["certified_accuracy"]["oracle"]["0.00"] < 1
 
 
 def test_methods_share_their_votes(world):
-    found = evaluate(world.model(), world.dataset, **BUDGET)
+    found = evaluate(world.model(), world.dataset, rules=["min"], **BUDGET)
     engine = found.summary["metadata"]["engine"]
     for sigma in (0.25, 0.5):
         assert found.summary["samples_per_input"][f"global-{sigma:g}"] == VOTES
@@ -83,9 +84,9 @@ def test_methods_share_their_votes(world):
 
 
 def test_files_and_metadata(world, tmp_path):
-    found = evaluate(
-        world.model(), world.dataset, seed=3, folder=tmp_path, model_digest="abc", info={"note": "x"}, **BUDGET
-    )
+    rules = ["routed", "min"]
+    about = {"model_digest": "abc", "info": {"note": "x"}}
+    found = evaluate(world.model(), world.dataset, seed=3, folder=tmp_path, rules=rules, **about, **BUDGET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["certificates.parquet", "curves.png", "summary.json"]
     assert found.folder == tmp_path
     assert_frame_equal(read_parquet(tmp_path / "certificates.parquet"), found.table)
@@ -94,17 +95,19 @@ def test_files_and_metadata(world, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert summary == found.summary
     assert (summary["complete"], summary["requested"], summary["inputs"]) == (True, 12, 12)
-    assert list(summary["certified_accuracy"]) == METHODS
+    assert list(summary["certified_accuracy"]) == ["dual", "dual-min", *METHODS[1:]]
 
     about = summary["metadata"]
     certification = about["certification"]
     assert {name: certification[name] for name in ("n0", "n", "alpha", "seed", "noise", "dtype")} == {
         **BUDGET,
         "seed": 3,
-        "noise": "numpy SFC64",
+        "noise": FloatNoise().name,
         "dtype": "float32",
     }
-    assert certification["methods"]["dual"] == {
+    assert certification["methods"]["dual"]["rule"] == "routed"
+    assert certification["methods"]["dual"]["alpha_split"]["estimator/estimation"] == pytest.approx(0.0075)
+    assert certification["methods"]["dual-min"] == {
         "rule": "min",
         "alpha": 0.01,
         "alpha_split": {"estimator/estimation": 0.005, "classifier/estimation": 0.005},
@@ -125,7 +128,7 @@ def test_files_and_metadata(world, tmp_path):
 
 def test_an_interrupt_keeps_what_was_finished(world, tmp_path):
     whole = evaluate(world.model(), world.dataset, **BUDGET)
-    model = stopping(world, 100, KeyboardInterrupt())
+    model = stopping(world, 20, KeyboardInterrupt())
     found = evaluate(model, world.dataset, folder=tmp_path, **BUDGET)
     assert not found.complete
     read = read_parquet(tmp_path / "certificates.parquet")
@@ -147,7 +150,7 @@ def test_an_interrupt_before_anything_is_finished_writes_nothing(world, tmp_path
 
 
 def test_an_error_keeps_what_was_finished_and_passes_through(world, tmp_path):
-    model = stopping(world, 100, RuntimeError("out of memory"))
+    model = stopping(world, 20, RuntimeError("out of memory"))
     with pytest.raises(RuntimeError, match="out of memory") as error:
         evaluate(model, world.dataset, folder=tmp_path, **BUDGET)
     finished = read_parquet(tmp_path / "certificates.parquet")["idx"].n_unique()
@@ -158,7 +161,7 @@ def test_results_are_not_replaced_unasked(world, tmp_path):
     evaluate(world.model(), world.dataset, indices=[0], folder=tmp_path, **BUDGET)
     with pytest.raises(FileExistsError, match="holds results already"):
         evaluate(world.model(), world.dataset, indices=[1], folder=tmp_path, **BUDGET)
-    stopped = stopping(world, 100, KeyboardInterrupt())
+    stopped = stopping(world, 40, KeyboardInterrupt())
     evaluate(stopped, world.dataset, folder=tmp_path, overwrite=True, **BUDGET)
     assert len(read_parquet(tmp_path / "certificates.parquet")) > 4
     assert not (tmp_path / "curves.png").exists()  # it showed the results that were replaced

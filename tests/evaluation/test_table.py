@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from dualrs.certificates import Certificate
+from dualrs.certificates import Certificate, Route
 from dualrs.evaluation import (
     SCHEMA,
     ResultsError,
@@ -34,8 +34,16 @@ def test_a_row_holds_the_outcome(by_hand):
         "seconds": 2.0,
         "alpha": 0.001,
         "rule": "min",
+        "routes": None,
     }
     assert '"counts":[900,90]' in stages
+
+
+def test_the_routes_of_a_certificate_are_kept():
+    routes = (Route(0.5, 0.2, 0.75), Route(1.0, 0.5, None))
+    certificate = Certificate(1, 0.5, 0.5, 0.001, "routed", (), routes=routes)
+    (row,) = table_of([row_of(3, "dual", 1, Outcome(certificate, 1.0))]).iter_rows(named=True)
+    assert certificate_of(row) == certificate
 
 
 def test_an_abstention_predicts_nothing_and_has_radius_zero(by_hand):

@@ -19,6 +19,7 @@ from dualrs.sampling import (
     check_fixed_function,
     export_onnx,
     make_backend,
+    precision_of,
     refuse_training_mode,
 )
 
@@ -143,10 +144,22 @@ def test_what_depends_on_chance_or_company_is_refused(function, rows):
     ],
 )
 @pytest.mark.parametrize("rows", [1, 2, 3, 16])
-def test_fixed_functions_pass_and_the_batch_stays_as_it_was(function, rows):
+def test_fixed_functions_pass_with_their_logits_and_the_batch_stays_as_it_was(function, rows):
     batch = BATCH[:rows].clone()
-    check_fixed_function(CallableBackend(function), batch)
+    logits = check_fixed_function(CallableBackend(function), batch)
+    torch.testing.assert_close(logits, function(BATCH[:rows].clone()), rtol=0, atol=0, equal_nan=True)
     assert torch.equal(batch, BATCH[:rows])
+
+
+def test_logits_in_memory_that_is_used_again_are_checked_and_returned_right():
+    memory = torch.empty(16, 3)
+
+    def reusing(function):
+        return CallableBackend(lambda x: memory.copy_(function(x)))
+
+    assert torch.equal(check_fixed_function(reusing(linear), BATCH), linear(BATCH))
+    with pytest.raises(NotAFixedFunctionError):
+        check_fixed_function(reusing(lambda x: linear(x - x.mean())), BATCH)
 
 
 # ONNX.
@@ -247,7 +260,7 @@ def test_auto_falls_back_to_torch_and_onnx_insists():
 
 def test_an_export_that_computes_something_else_is_not_used(monkeypatch):
     other = export_onnx(small().eval(), BATCH)
-    monkeypatch.setattr("dualrs.sampling.backends.export_onnx", lambda module, example: other)
+    monkeypatch.setattr("dualrs.sampling.choice.export_onnx", lambda module, example: other)
     arguments = {"input_shape": (3, 8, 8), "batch_size": 16}
     assert isinstance(make_backend(small().eval(), **arguments), TorchBackend)
     with pytest.raises(ValueError, match="logits differ from the module's"):
@@ -261,9 +274,25 @@ def test_modules_are_exported_for_the_batches_they_will_get():
     assert isinstance(make_backend(small().eval(), input_shape=(3, 8, 8), batch_size=4, backend="torch"), TorchBackend)
 
 
-def test_onnx_runs_on_the_cpu_only():
-    with pytest.raises(ValueError, match="device 'meta' needs backend='torch'"):
-        make_backend(small().eval(), input_shape=(3, 8, 8), batch_size=4, backend="onnx", device="meta")
+def test_onnx_runs_on_the_cpu_only_and_leaves_the_module_where_it_is():
+    net = small().eval()
+    with pytest.raises(ValueError, match="device 'meta' needs backend='torch' or 'compile'"):
+        make_backend(net, input_shape=(3, 8, 8), batch_size=4, backend="onnx", device="meta")
+    assert net[0].weight.device.type == "cpu"
+
+
+def test_onnx_computes_in_float32_only():
+    arguments = {"input_shape": (3, 8, 8), "batch_size": 4}
+    with pytest.raises(ValueError, match="computes in float32; precision 'bfloat16' needs backend='torch'"):
+        make_backend(small().eval(), **arguments, backend="onnx", precision="bfloat16")
+    assert make_backend(small().eval(), **arguments).precision == "float32"
+
+
+def test_the_precision_of_a_file_is_its_own(exported, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(exported[0])
+    assert precision_of(make_backend(tmp_path / "m.onnx", input_shape=(3, 8, 8), batch_size=16)) == "its own"
+    with pytest.raises(ValueError, match=r"can be asked of a torch\.nn\.Module only"):
+        make_backend(tmp_path / "m.onnx", input_shape=(3, 8, 8), batch_size=16, precision="float16")
 
 
 # Other bases.
@@ -308,6 +337,27 @@ def test_a_backend_is_taken_as_it_is():
     assert make_backend(backend, input_shape=(3, 8, 8), batch_size=4) is backend
 
 
+def test_backends_of_others_need_not_know_of_precision():
+    class Foreign:
+        name, device, batch_size = "mine", "cpu", None
+
+        def logits(self, batch):
+            return linear(batch)
+
+    backend = Foreign()
+    assert isinstance(backend, Backend)
+    assert make_backend(backend, input_shape=(3, 8, 8), batch_size=4) is backend
+    assert precision_of(backend) == "its own"
+
+
+def test_callables_have_a_precision_of_their_own():
+    assert precision_of(make_backend(linear, input_shape=(3, 8, 8), batch_size=4)) == "its own"
+    with pytest.raises(ValueError, match="precision 'bfloat16' can be asked of"):
+        make_backend(linear, input_shape=(3, 8, 8), batch_size=4, precision="bfloat16")
+    logits = CallableBackend(lambda x: linear(x).bfloat16()).logits(BATCH)
+    assert logits.dtype == torch.float32
+
+
 @pytest.mark.parametrize("base", [None, 3, b"bytes", [linear]])
 def test_anything_else_is_refused(base):
     with pytest.raises(TypeError, match=f"or a callable.*got {type(base).__name__}"):
@@ -315,8 +365,13 @@ def test_anything_else_is_refused(base):
 
 
 def test_unknown_backends_are_refused():
-    with pytest.raises(ValueError, match="unknown backend 'tensorrt'; known: auto, torch, onnx"):
+    with pytest.raises(ValueError, match="unknown backend 'tensorrt'; known: auto, torch, compile, onnx"):
         make_backend(linear, input_shape=(3, 8, 8), batch_size=4, backend="tensorrt")
+
+
+def test_unknown_precisions_are_refused():
+    with pytest.raises(ValueError, match="unknown precision 'int8'; known: float32, bfloat16, float16"):
+        make_backend(linear, input_shape=(3, 8, 8), batch_size=4, precision="int8")
 
 
 def test_paths_may_be_of_any_kind(exported, tmp_path):

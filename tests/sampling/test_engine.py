@@ -1,5 +1,8 @@
 """The engine attributes every vote to its input, noise level and model, and hands none out twice."""
 
+import threading
+import tracemalloc
+import weakref
 from collections import Counter
 from itertools import count
 
@@ -22,8 +25,10 @@ from dualrs.sampling import (
     input_digest,
     standard_normal_block,
 )
+from dualrs.sampling.sources import FloatNoise
+from dualrs.sampling.votes import KeptVotes, RunningVotes
 
-CHECKS = 2  # calls with which the engine looks whether a base classifier is a fixed function
+CHECKS = 1  # calls that come first, with which the engine looks whether a base classifier is a fixed function
 
 
 def ask(*requests):
@@ -319,6 +324,120 @@ def test_a_random_base_is_refused_before_any_vote():
         run(backend, IMAGES[:1], single)
 
 
+class Counting:
+    """Makes a backend count its calls, and may turn it random."""
+
+    calls, broken = 0, False
+
+    def logits(self, batch):
+        self.calls += 1
+        logits = super().logits(batch)
+        return torch.rand_like(logits) if self.broken else logits
+
+
+class CountingOnnx(Counting, OnnxBackend):
+    pass
+
+
+class CountingTorch(Counting, TorchBackend):
+    pass
+
+
+class CountingCallable(Counting, CallableBackend):
+    pass
+
+
+FIXED = {
+    "onnx": lambda: CountingOnnx(export_onnx(network(), IMAGES[:32])),
+    "folded": lambda: CountingTorch(network(), name="torch folded"),
+}
+CHANGEABLE = {"torch": lambda: CountingTorch(network()), "callable": lambda: CountingCallable(network())}
+
+
+@pytest.mark.parametrize("make", FIXED.values(), ids=FIXED)
+def test_what_stays_as_it_is_is_checked_once_and_at_the_price_of_one_batch(make):
+    backend = make()
+    calls = []
+    for _ in range(3):
+        before = backend.calls
+        run(backend, IMAGES[:1], lambda: {"a": predict(0.5, n=96)}, batch_size=32)
+        calls.append(backend.calls - before)
+    assert calls == [4, 3, 3]
+
+
+@pytest.mark.parametrize("make", CHANGEABLE.values(), ids=CHANGEABLE)
+def test_what_others_can_change_is_checked_in_every_run(make):
+    backend = make()
+    for runs in (1, 2, 3):
+        run(backend, IMAGES[:1], lambda: {"a": predict(0.5, n=96)}, batch_size=32)
+        assert backend.calls == 4 * runs
+    backend.broken = True
+    with pytest.raises(NotAFixedFunctionError):
+        run(backend, IMAGES[:1], single, batch_size=32)
+
+
+def test_another_shape_of_batch_and_another_backend_are_checked_anew():
+    backend = FIXED["folded"]()
+    for batch_size in (32, 96):  # in one row alone nothing could be seen that depends on the others
+        before = backend.calls
+        run(backend, IMAGES[:1], lambda: {"a": predict(0.5, n=96)}, batch_size=batch_size)
+        assert backend.calls - before == 96 // batch_size + 1
+    other = FIXED["folded"]()
+    other.broken = True
+    with pytest.raises(NotAFixedFunctionError):
+        run(other, IMAGES[:1], single, batch_size=32)
+
+
+def test_what_failed_its_check_is_checked_again():
+    backend = FIXED["folded"]()
+    backend.broken = True
+    for _ in range(2):
+        with pytest.raises(NotAFixedFunctionError):
+            run(backend, IMAGES[:1], single, batch_size=32)
+
+
+def test_models_that_share_a_backend_share_its_check():
+    backend = FIXED["folded"]()
+    engine = Engine(lambda name, shape: backend, batch_size=32)
+    list(engine.run([Job(0, IMAGES[0], {"p": ask(VoteRequest("a", 1.0, 32), VoteRequest("b", 1.0, 32))})]))
+    assert backend.calls == 3
+
+
+@pytest.mark.parametrize("make", [*FIXED.values(), *CHANGEABLE.values()], ids=[*FIXED, *CHANGEABLE])
+def test_the_votes_of_the_first_batch_are_those_of_the_checked_logits(make):
+    backend = make()
+    first, again = (run(backend, IMAGES[:1], single, batch_size=32)[0] for _ in range(2))
+    assert first == again
+    key = NoiseKey(0, input_digest(IMAGES[0]), "classifier", 0.5)
+    noisy = IMAGES[0] + 0.5 * standard_normal_block(key, 0, IMAGES[0].shape)[:32]
+    expected = np.bincount(TorchBackend(network()).logits(noisy).argmax(dim=1)[:30], minlength=4)
+    assert first[0]["answer"].stages[0].counts == tuple(expected)
+
+
+def test_backends_that_no_set_can_hold_are_taken():
+    class Unhashable(Recorder):
+        __slots__ = ()
+        __hash__ = None
+
+    assert run(Unhashable(), IMAGES[:1], single)[0] == run(Recorder(), IMAGES[:1], single)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_of_equal_logits_the_first_gets_the_vote(dtype):
+    class Tied(Recorder):
+        def logits(self, batch):
+            return torch.tensor([0, 2, 1, 2, 2], dtype=dtype).repeat(len(batch), 1)
+
+    (found,), _ = run(Tied(), IMAGES[:1], single)
+    assert found["answer"].stages[1].counts == (0, 200, 0, 0, 0)
+
+
+def test_the_arithmetic_that_a_backend_says_it_runs_in_is_recorded():
+    made = TorchBackend(network(), precision="bfloat16")
+    for backend, precision in ((made, "bfloat16"), (Recorder(), "its own")):
+        assert run(backend, IMAGES[:1], single)[1].stats["classifier"].precision == precision
+
+
 def test_jobs_are_taken_up_lazily_and_results_come_early():
     taken = count()
     position = 0
@@ -398,3 +517,88 @@ def test_outcomes_keep_the_order_of_the_procedures_and_price_them():
     stats = engine.stats["classifier"]
     assert result.outcomes["answer"].seconds == pytest.approx(230 * stats.seconds_per_vote, rel=0.9)
     assert all(outcome.seconds > 0 for outcome in result.outcomes.values())
+
+
+class Weighing:
+    """A base classifier that always answers 1, and records how much memory its engine holds while it works."""
+
+    batch_size = None
+    name, device = "weighing", "cpu"
+
+    def __init__(self):
+        self.most = 0
+        self._answers = {}
+
+    def logits(self, batch):
+        self.most = max(self.most, tracemalloc.get_traced_memory()[0])
+        if len(batch) not in self._answers:
+            self._answers[len(batch)] = torch.tensor([[0.0, 1.0]]).repeat(len(batch), 1)
+        return self._answers[len(batch)]
+
+
+def memory_at(n, procedures):
+    backend = Weighing()
+    engine = Engine(lambda name, shape: backend, batch_size=4096)
+    tracemalloc.start()
+    try:
+        list(engine.run([Job(0, torch.zeros(1), {str(i): certify(0.5, n=n) for i in range(procedures)})]))
+    finally:
+        tracemalloc.stop()
+    return backend.most
+
+
+def test_memory_does_not_grow_with_the_votes_of_a_single_procedure():
+    memory_at(1_000, 1)  # what is made once
+    assert memory_at(1_000_000, 1) < memory_at(50_000, 1) + 50_000
+
+
+def test_memory_of_shared_votes_is_a_byte_each():
+    memory_at(1_000, 2)
+    assert memory_at(1_000_000, 2) < memory_at(50_000, 2) + 950_000 + 50_000
+
+
+def test_streams_of_finished_jobs_are_dropped():
+    inputs, alive = [], []
+
+    class Watching(FloatNoise):
+        def check(self, x):
+            values = super().check(x)
+            inputs.append(weakref.ref(values))  # jobs and their streams alone hold it
+            return values
+
+    class Looking(Recorder):
+        def logits(self, batch):
+            alive.append(sum(values() is not None for values in inputs))
+            return super().logits(batch)
+
+    backend = Looking()
+    engine = Engine(lambda name, shape: backend, batch_size=64, noise=Watching())
+    for _ in engine.run(Job(i, x, several()) for i, x in enumerate(IMAGES)):
+        pass
+    assert len(inputs) == len(IMAGES)
+    assert 1 <= max(alive) <= 10
+    assert not any(values() is not None for values in inputs)
+
+
+@pytest.mark.parametrize("classes", [2, 127, 128, 129, 40_000])
+def test_kept_votes_are_counted_over_any_stretch(classes):
+    generator = np.random.default_rng(0)
+    votes = generator.integers(-1, classes, 40_000).astype(np.int32)
+    votes[:2] = -1, classes - 1
+    kept, running = KeptVotes(), RunningVotes()
+    for start in range(0, len(votes), 777):
+        kept.append(votes[start : start + 777], classes)
+        running.append(votes[start : start + 777], classes)
+    for start, stop in [(0, 40_000), (0, 1), (1, 2), (16_383, 16_385), (5, 5), (10_000, 39_999)]:
+        part = votes[start:stop]
+        np.testing.assert_array_equal(kept.counts(start, stop), np.bincount(part[part >= 0], minlength=classes))
+    np.testing.assert_array_equal(running.counts(0, 40_000), kept.counts(0, 40_000))
+
+
+def test_no_thread_outlives_a_run():
+    before = threading.active_count()
+    results = Engine(lambda n, s: Recorder(), batch_size=64).run(Job(i, x, single()) for i, x in enumerate(IMAGES))
+    next(results)
+    assert threading.active_count() > before
+    results.close()
+    assert threading.active_count() == before

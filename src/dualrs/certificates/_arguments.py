@@ -30,6 +30,14 @@ def failure_probability(name: str, value: object) -> float:
     return number
 
 
+def probability(name: str, value: object) -> float:
+    """Return `value` as a float, or refuse anything but one number in [0, 1]."""
+    number = _real(name, value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} is a probability and must lie in [0, 1], got {value}")
+    return number
+
+
 def integer(name: str, value: object, minimum: int) -> int:
     """Return `value` as an int, or refuse anything but one integer that is at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -88,6 +88,39 @@ class StageCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Record why one noise level is harmless near x: it is not chosen there, or its expert answers the label.
+
+    Each radius holds by itself; only their combination in the certificate holds with its full confidence.
+
+    Args:
+        sigma: The noise level, positive and finite.
+        exclusion_radius: Radius X within which the estimator does not choose it, finite and at least 0.
+        agreement_radius: Radius R within which its expert answers the certificate's label, finite and at
+            least 0; None if the expert was not examined.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside of its range.
+    """
+
+    sigma: float
+    exclusion_radius: float
+    agreement_radius: float | None
+
+    def __post_init__(self) -> None:
+        _store(self, "sigma", positive("sigma", self.sigma))
+        _store(self, "exclusion_radius", non_negative("exclusion_radius", self.exclusion_radius))
+        if self.agreement_radius is not None:
+            _store(self, "agreement_radius", non_negative("agreement_radius", self.agreement_radius))
+
+    @property
+    def radius(self) -> float:
+        """Radius within which the noise level cannot change the answer."""
+        return max(self.exclusion_radius, self.agreement_radius or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """Promise that every x' with `||x' - x||_2 < radius` (strictly) gets `label`, unless abstaining.
 
@@ -100,16 +133,18 @@ class Certificate:
             of x alone, and nothing if the procedure abstains.
         sigma: Noise level whose classifier answered; None if the choice of a noise level abstained.
         alpha: Failure probability of the whole certificate, in (0, 1).
-        rule: The procedure, such as "cohen" or "min".
+        rule: The procedure, such as "cohen", "min" or "routed".
         stages: Raw votes of every stage, in the order in which they were drawn.
         estimator_radius: Radius within which the chosen noise level is certified; 0 if the estimator
             abstained or claims x alone, None if there is no estimator.
         classifier_radius: Radius within which the classifier at the chosen noise level is certified; 0
             if it abstained or claims x alone, None if it was not asked or is the only stage.
+        routes: One for each noise level, if the radius is that of the weakest of them (rule "routed").
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is outside of its range, or an abstention claims a radius.
+        ValueError: If an argument is outside of its range, an abstention claims a radius, or the radius
+            exceeds what the routes allow.
     """
 
     label: int | None
@@ -120,6 +155,7 @@ class Certificate:
     stages: tuple[StageCounts, ...]
     estimator_radius: float | None = None
     classifier_radius: float | None = None
+    routes: tuple[Route, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.label is not None:
@@ -134,6 +170,10 @@ class Certificate:
                 _store(self, name, non_negative(name, getattr(self, name)))
         if self.label is None and self.radius > 0:
             raise ValueError(f"an abstention certifies nothing: its radius must be 0, got {self.radius}")
+        if self.routes is not None:
+            _store(self, "routes", tuple(self.routes))
+            if self.radius > min((route.radius for route in self.routes), default=0.0):
+                raise ValueError(f"radius {self.radius} is beyond the weakest of the routes {self.routes}")
 
     @property
     def abstained(self) -> bool:
@@ -149,6 +189,7 @@ class Certificate:
         """Return the fields as plain dicts, lists and numbers that `json.dumps` takes as they are."""
         fields = asdict(self)
         fields["stages"] = [{**stage, "counts": list(stage["counts"])} for stage in fields["stages"]]
+        fields["routes"] = None if self.routes is None else list(fields["routes"])
         return fields
 
     @classmethod
@@ -159,10 +200,10 @@ class Certificate:
             TypeError: If a field is missing, unknown or of the wrong type.
             ValueError: If a field is outside of its range.
         """
-        checked: dict[str, Any] = {
-            name: tuple(StageCounts(**stage) for stage in value) if name == "stages" else value
-            for name, value in fields.items()
-        }
+        checked = dict(fields)
+        for name, part in (("stages", StageCounts), ("routes", Route)):
+            if checked.get(name) is not None:
+                checked[name] = tuple(part(**value) for value in checked[name])
         return cls(**checked)
 
     def __str__(self) -> str:

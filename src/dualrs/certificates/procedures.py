@@ -184,6 +184,19 @@ def expert_name(sigma: float) -> str:
     return f"expert-{sigma:g}"
 
 
+def candidates(sigmas: Sequence[float], experts: Sequence[str] | None) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Return the candidate noise levels and the names of their experts, or refuse what cannot be such.
+
+    Raises:
+        TypeError: If a noise level is not a real number.
+        ValueError: If there is no noise level, if they do not ascend strictly, or if the names do not fit them.
+    """
+    levels = tuple(positive(f"sigmas[{i}]", sigma) for i, sigma in enumerate(sigmas))
+    if not levels or any(low >= high for low, high in pairwise(levels)):
+        raise ValueError(f"sigmas must be at least one noise level, strictly ascending, got {sigmas!r}")
+    return levels, _expert_names(levels, experts)
+
+
 def _single(rule: str, stage: Stage, sigma: float, alpha: float) -> Procedure:
     verdict = yield from stage
     return Certificate(verdict.label, verdict.radius, sigma, alpha, rule, verdict.stages)
@@ -200,10 +213,7 @@ def _dual(
     experts: Sequence[str] | None,
 ) -> Procedure:
     sigma_e = positive("sigma_e", sigma_e)
-    levels = tuple(positive(f"sigmas[{i}]", sigma) for i, sigma in enumerate(sigmas))
-    if not levels or any(low >= high for low, high in pairwise(levels)):
-        raise ValueError(f"sigmas must be at least one noise level, strictly ascending, got {sigmas!r}")
-    names = _expert_names(levels, experts)
+    levels, names = candidates(sigmas, experts)
     return _choose_then_classify(rule, stage, sigma_e, levels, alpha=alpha, estimator=estimator, experts=names)
 
 

@@ -46,11 +46,11 @@ def certify_stage(
     Returns:
         The stage; its verdict has no label where no selection vote named a class or the bound is at most 1/2.
     """
-    selection = yield from _poll(f"{prefix}selection", VoteRequest(model, sigma, n0), None, classes)
+    selection = yield from poll(f"{prefix}selection", VoteRequest(model, sigma, n0), None, classes)
     if not any(selection.counts):
         return Verdict(None, 0.0, (selection,))
     label = int(np.argmax(selection.counts))
-    estimation = yield from _poll(f"{prefix}estimation", VoteRequest(model, sigma, n), level, len(selection.counts))
+    estimation = yield from poll(f"{prefix}estimation", VoteRequest(model, sigma, n), level, len(selection.counts))
     p_lower = clopper_pearson_lower(estimation.counts[label], n, level)
     if p_lower <= 1 / 2:
         return Verdict(None, 0.0, (selection, estimation))
@@ -76,7 +76,7 @@ def predict_stage(
     Returns:
         The stage; its verdict has no label where the test or the invalid votes forbid one, and radius 0.
     """
-    votes = yield from _poll(f"{prefix}prediction", VoteRequest(model, sigma, n), level, classes)
+    votes = yield from poll(f"{prefix}prediction", VoteRequest(model, sigma, n), level, classes)
     candidates = (*votes.counts, votes.invalid)
     winner = int(np.argmax(candidates))
     runner_up = max(candidates[:winner] + candidates[winner + 1 :])
@@ -123,9 +123,21 @@ def check_predict_votes(n: int, level: float) -> None:
         )
 
 
-def _poll(
+def poll(
     name: str, request: VoteRequest, level: float | None, classes: int | None
 ) -> Generator[VoteRequest, NDArray[np.int64], StageCounts]:
+    """Ask for votes and return them as a stage's record.
+
+    Args:
+        name: Name of the stage.
+        request: What to ask for.
+        level: Failure probability of what the stage claims; None if it claims nothing.
+        classes: How many classes the model has, if that is known.
+
+    Raises:
+        TypeError: If the answer does not consist of integers.
+        ValueError: If it is not one count per class, or counts more votes than were asked for.
+    """
     counts = integer_array(f"the votes of model {request.model!r}", (yield request))
     if counts.ndim != 1:
         raise ValueError(f"model {request.model!r} must be answered with one count per class, got shape {counts.shape}")

@@ -14,8 +14,6 @@ from dualrs.data import Dataset
 from dualrs.sampling import ModelStats
 from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
 
-NOISE = "numpy SFC64"
-"""The generator that `dualrs.sampling.standard_normal_block` draws from."""
 DTYPE = "float32"
 """In which inputs, noise and logits are passed to and from a backend."""
 _LIBRARIES = ("torch", "numpy", "scipy", "onnxruntime", "polars")
@@ -71,6 +69,7 @@ def describe_engine(stats: Mapping[str, ModelStats]) -> dict[str, dict[str, Any]
         name: {
             "backend": model.backend,
             "device": model.device,
+            "precision": model.precision,
             "batch_size": model.batch_size,
             "votes": model.votes,
             "seconds": model.seconds,

@@ -121,14 +121,14 @@ def estimator_abstention_rate(table: pl.DataFrame) -> float | None:
 
 
 def estimator_limited_share(table: pl.DataFrame) -> float | None:
-    """Gives how often the estimator's radius is strictly below the classifier's, so that it sets the minimum.
+    """Gives how often the radius is strictly below the classifier's at the chosen σ: the choice of σ limits it.
 
     The share is among dual certificates that do not abstain, right or wrong; None if there are none.
     """
     certified = _dual(table).filter(~pl.col("abstained"))
     if certified.is_empty():
         return None
-    return float((certified["estimator_radius"] < certified["classifier_radius"]).to_numpy().mean())
+    return float((certified["radius"] < certified["classifier_radius"]).to_numpy().mean())
 
 
 def summarize(table: pl.DataFrame, radii: Sequence[float] = STANDARD_RADII) -> dict[str, Any]:

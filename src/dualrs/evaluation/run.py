@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from functools import partial
 from operator import index
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import polars as pl
 from torch import Tensor
 
-from dualrs.certificates import Procedure, certify, dual_certify, expert_name
+from dualrs.certificates import Procedure, certify, expert_name
 from dualrs.data import Dataset
 from dualrs.evaluation import metadata as describe
 from dualrs.evaluation.metrics import STANDARD_RADII, summarize
@@ -24,11 +24,16 @@ from dualrs.evaluation.table import DUAL, global_name, oracle_rows, row_of, tabl
 from dualrs.files import atomic_write
 from dualrs.progress import Progress
 from dualrs.sampling import Engine, Job, JobResult
-from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
+from dualrs.smoothing import CertifyOptions, DualSmoothedClassifier, FixedOptions, SmoothedClassifier
 
 CERTIFICATES = "certificates.parquet"
 SUMMARY = "summary.json"
 CURVES = "curves.png"
+
+_ADAPTIVE = ("adaptive", "routed")  # the rules that stop when a goal is reached
+
+DEFAULTS: CertifyOptions = {"n0": 100, "n": 10_000, "alpha": 0.001}
+"""What is recorded, and used, where no other numbers are given."""
 
 
 @dataclass(frozen=True)
@@ -52,33 +57,37 @@ class Evaluation:
 def procedures(
     model: SmoothedClassifier | DualSmoothedClassifier,
     *,
-    n0: int,
-    n: int,
-    alpha: float,
+    rules: Sequence[str] | None = None,
     global_sigmas: bool = True,
+    **options: Unpack[CertifyOptions],
 ) -> dict[str, Callable[[], Procedure]]:
     """Gives the methods that a model can be certified with, by name; each call makes a fresh procedure.
 
-    A dual model has the method "dual" and, to compare it with, "global-σ" for each of its experts at its own
-    σ. All have failure probability `alpha`, each for itself. A model with one σ has "global-σ" alone.
+    A dual model has the method "dual" by the first rule, "dual-RULE" by every other and, to compare it with,
+    "global-σ" for each of its experts at its own σ: CERTIFY of Cohen et al. 2019, as published. A model with one
+    σ has "global-σ" by the first rule, and "global-σ-RULE". All have failure probability α, each for itself.
 
     Args:
         model: whose base classifiers vote.
-        n0: selection samples of each stage.
-        n: estimation samples of each stage.
-        alpha: failure probability α of each certificate.
+        rules: how the model is certified, see its `procedure`; None takes the one with the largest radii.
         global_sigmas: whether a dual model is compared with its experts.
+        **options: see `dualrs.smoothing.CertifyOptions`. Goals concern the rules that can stop early.
 
     Raises:
         ValueError: an argument is outside of its range, or `n` too small for `alpha`.
     """
+    fixed: dict[str, Any] = {name: value for name, value in options.items() if name in FixedOptions.__annotations__}
+    rules = rules or (("adaptive",) if isinstance(model, SmoothedClassifier) else ("routed",))
+    if len(set(rules)) < len(rules):
+        raise ValueError(f"rules must be named once each; got {list(rules)}")
     made: dict[str, Callable[[], Procedure]] = {}
-    if isinstance(model, SmoothedClassifier):
-        made[global_name(model.sigma)] = partial(certify, model.sigma, n0=n0, n=n, alpha=alpha)
-    else:
-        made[DUAL] = partial(dual_certify, model.sigma_e, model.sigmas, n0=n0, n=n, alpha=alpha)
+    first = global_name(model.sigma) if isinstance(model, SmoothedClassifier) else DUAL
+    for rule in rules:
+        own = options if rule in _ADAPTIVE else fixed
+        made[first if rule == rules[0] else f"{first}-{rule}"] = partial(model.procedure, rule, **own)
+    if isinstance(model, DualSmoothedClassifier):
         for sigma in model.sigmas if global_sigmas else ():
-            made[global_name(sigma)] = partial(certify, sigma, n0=n0, n=n, alpha=alpha, model=expert_name(sigma))
+            made[global_name(sigma)] = partial(certify, sigma, **fixed, model=expert_name(sigma))
     for make in made.values():
         make().close()  # refuses impossible arguments before any work is done
     return made
@@ -89,15 +98,14 @@ def evaluate(
     dataset: Dataset,
     *,
     indices: Sequence[int] | None = None,
-    n0: int = 100,
-    n: int = 10_000,
-    alpha: float = 0.001,
     seed: int = 0,
     folder: str | Path | None = None,
     overwrite: bool = False,
+    rules: Sequence[str] | None = None,
     global_sigmas: bool = True,
     model_digest: str | None = None,
     info: Mapping[str, Any] | None = None,
+    **options: Unpack[CertifyOptions],
 ) -> Evaluation:
     """Certifies a model on a data set with every method of `procedures`, and adds the oracle's rows.
 
@@ -112,15 +120,14 @@ def evaluate(
         dataset: labelled images; each must be an input that the model takes.
         indices: positions in the data set; None takes all of it. The `idx` of a result is the position in
             the published split, where the data set knows it.
-        n0: selection samples of each stage.
-        n: estimation samples of each stage.
-        alpha: failure probability α of each certificate, over the noise.
         seed: of the noise; the same inputs, seed and settings give the same certificates.
         folder: made if absent; None writes nothing.
         overwrite: replace results that are in the folder already.
+        rules: how the model is certified, see `procedures`.
         global_sigmas: whether a dual model is compared with its experts, each with one σ for all inputs.
         model_digest: names the model in the record, as `dualrs.models.bundle_digest` does.
         info: anything else worth recording, as JSON values.
+        **options: see `dualrs.smoothing.CertifyOptions`.
 
     Raises:
         ValueError: an impossible argument, or an image that the model does not take.
@@ -128,11 +135,13 @@ def evaluate(
         FileExistsError: the folder holds results and `overwrite` is False.
     """
     inputs = _inputs(dataset, indices)
-    methods = procedures(model, n0=n0, n=n, alpha=alpha, global_sigmas=global_sigmas)
+    options = {**DEFAULTS, **options}
+    methods = procedures(model, rules=rules, global_sigmas=global_sigmas, **options)
+    engine = model.engine()
     run = _Run(
-        model.engine(),
+        engine,
         inputs,
-        settings={"n0": n0, "n": n, "alpha": alpha, "seed": seed, "noise": describe.NOISE, "dtype": describe.DTYPE},
+        settings={**options, "seed": seed, "noise": engine.noise.name, "dtype": describe.DTYPE},
         model=describe.describe_model(model, model_digest),
         data=describe.describe_data(dataset),
         info=dict(info or {}),

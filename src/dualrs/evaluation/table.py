@@ -15,7 +15,7 @@ from dualrs.files import atomic_write
 from dualrs.sampling import Outcome
 
 DUAL = "dual"
-"""The method name of the dual smoothed classifier."""
+"""The method name of the dual smoothed classifier, by the first of its rules."""
 ORACLE = "oracle"
 """The method name, and the rule, of the rows that `oracle_rows` derives."""
 _GLOBAL_PREFIX = "global-"
@@ -37,6 +37,7 @@ SCHEMA = pl.Schema(
         "alpha": pl.Float64(),
         "rule": pl.String(),
         "stages": pl.String(),
+        "routes": pl.String(),
     }
 )
 """The columns of a results table.
@@ -44,9 +45,10 @@ SCHEMA = pl.Schema(
 `idx` is the input's position in the published split and `label` its true class; `predicted` is null where
 the method abstains; `radius` and `sigma` are in the units of the input; `samples` counts the votes that the
 certificate rests on and `seconds` what they cost; `alpha` is its failure probability; `stages` holds the
-votes of each stage as JSON. Estimator and classifier radius are null where a method has no such stage.
+votes of each stage as JSON, and `routes` the radii of each noise level, likewise. Null are estimator and classifier
+radius where a method has no such stage, and `routes` where its radius is not that of the weakest route.
 """
-_NULLABLE = ("predicted", "sigma", "estimator_radius", "classifier_radius")
+_NULLABLE = ("predicted", "sigma", "estimator_radius", "classifier_radius", "routes")
 _FROM_CERTIFICATE = ("radius", "sigma", "alpha", "rule", "estimator_radius", "classifier_radius")
 
 
@@ -79,6 +81,11 @@ def row_of(idx: int, method: str, label: int, outcome: Outcome) -> dict[str, Any
         outcome: what the engine returned.
     """
     certificate = outcome.certificate
+    parts = {
+        name: None if value is None else json.dumps(value, separators=(",", ":"))
+        for name, value in certificate.to_dict().items()
+        if name in {"stages", "routes"}
+    }
     return {
         "idx": idx,
         "method": method,
@@ -89,7 +96,7 @@ def row_of(idx: int, method: str, label: int, outcome: Outcome) -> dict[str, Any
         **{name: getattr(certificate, name) for name in _FROM_CERTIFICATE},
         "samples": certificate.samples,
         "seconds": outcome.seconds,
-        "stages": json.dumps(certificate.to_dict()["stages"], separators=(",", ":")),
+        **parts,
     }
 
 
@@ -117,7 +124,8 @@ def certificate_of(row: Mapping[str, Any]) -> Certificate:
         raise ValueError("an oracle row is picked with knowledge of the true label and holds no certificate")
     fields = {name: row[name] for name in _FROM_CERTIFICATE}
     try:
-        return Certificate.from_dict({"label": row["predicted"], **fields, "stages": json.loads(row["stages"])})
+        parts = {name: None if row[name] is None else json.loads(row[name]) for name in ("stages", "routes")}
+        return Certificate.from_dict({"label": row["predicted"], **fields, **parts})
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the row of input {row['idx']}, method {row['method']!r} holds no certificate: {error}"
@@ -152,6 +160,7 @@ def oracle_rows(table: pl.DataFrame) -> pl.DataFrame:
             method=pl.lit(ORACLE),
             rule=pl.lit(ORACLE),
             stages=pl.lit("[]"),
+            routes=pl.lit(None, pl.String()),
             abstained=~hit,
             predicted=pl.when(hit).then("predicted"),
             sigma=pl.when(hit).then("sigma"),

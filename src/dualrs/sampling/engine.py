@@ -8,7 +8,9 @@ a procedure no vote is ever used twice, while a vote that two procedures ask for
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dualrs.certificates import Certificate, Procedure, VoteRequest
-from dualrs.sampling.backends import Backend
+from dualrs.sampling.backends import Backend, precision_of
 from dualrs.sampling.noise import NoiseKey, input_digest
+from dualrs.sampling.sources import FloatNoise, NoiseSource
 from dualrs.sampling.streams import ModelQueue, ModelStats, Stream
+from dualrs.sampling.votes import KeptVotes, RunningVotes
+
+_FLOAT_NOISE = FloatNoise()
+_MOST_THREADS = 8  # that draw noise: enough for any network, and a batch of small images has few more blocks
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,11 @@ class Engine:
             once per model and run.
         batch_size: rows per batch; changes speed, not results.
         outputs: how many logits a model must give, by name; models not named may give any number.
+        noise: makes the noisy copies. What it draws decides every count.
 
     Attributes:
         stats: by model name.
+        noise: the source of the noise.
     """
 
     def __init__(
@@ -74,12 +83,14 @@ class Engine:
         *,
         batch_size: int = 256,
         outputs: Mapping[str, int] | None = None,
+        noise: NoiseSource = _FLOAT_NOISE,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         self._backend_for = backend_for
         self._batch_size = batch_size
         self._outputs = outputs or {}
+        self.noise = noise
         self.stats: dict[str, ModelStats] = {}
 
     def run(self, jobs: Iterable[Job]) -> Iterator[JobResult]:
@@ -89,9 +100,18 @@ class Engine:
         given lazily. Leaving the iteration early keeps all results yielded so far valid.
 
         Raises:
-            ValueError: inputs of different shapes, or whatever a procedure or a backend refuses.
+            ValueError: inputs of different shapes, or whatever a procedure, a backend or the noise refuses.
         """
-        run = _Run(self._backend_for, self._batch_size, self._outputs, self.stats)
+        pool = ThreadPoolExecutor(_threads(), thread_name_prefix="noise")
+        try:
+            yield from self._run(jobs, pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _run(self, jobs: Iterable[Job], pool: Executor) -> Iterator[JobResult]:
+        run = _Run(
+            self._backend_for, self._batch_size, outputs=self._outputs, stats=self.stats, noise=self.noise, pool=pool
+        )
         waiting = iter(jobs)
         exhausted = False
         while True:
@@ -114,11 +134,14 @@ class _Run:
         self,
         backend_for: Callable[[str, torch.Size], Backend],
         batch_size: int,
+        *,
         outputs: Mapping[str, int],
         stats: dict[str, ModelStats],
+        noise: NoiseSource,
+        pool: Executor,
     ) -> None:
         self._backend_for, self._batch_size, self._stats = backend_for, batch_size, stats
-        self._outputs = outputs
+        self._outputs, self._noise, self._pool = outputs, noise, pool
         self._models: dict[str, ModelQueue] = {}
         self._waiting: dict[Stream, list[_Task]] = {}
         self._finished: list[JobResult] = []
@@ -134,7 +157,7 @@ class _Run:
                 f"all inputs of a run need one shape: the first has {tuple(self._shape)}, "
                 f"input {job.key!r} has {tuple(job.x.shape)}"
             )
-        active = _ActiveJob(job)
+        active = _ActiveJob(job, self._noise, self._pool)
         for name, procedure in job.procedures.items():
             self._advance(_Task(name, procedure, active), None)
 
@@ -190,7 +213,9 @@ class _Run:
             assert self._shape is not None  # a job has been admitted
             backend = self._backend_for(name, self._shape)
             rows = backend.batch_size or self._batch_size
-            stats = ModelStats(backend=backend.name, device=backend.device, batch_size=rows)
+            stats = ModelStats(
+                backend=backend.name, device=backend.device, batch_size=rows, precision=precision_of(backend)
+            )
             self._models[name] = ModelQueue(
                 name,
                 backend,
@@ -206,19 +231,23 @@ class _ActiveJob:
     """A job under way: its streams, shared by its procedures, and the outcomes so far."""
 
     job: Job
+    noise: NoiseSource
+    pool: Executor
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # A copy: whoever made the input may write the next one into the same memory while votes are drawn.
-        self._x = self.job.x.detach().to("cpu", torch.float32, copy=True)
-        self._digest = input_digest(self._x)
+        x = self.job.x.detach().to("cpu", torch.float32, copy=True)
+        self._x, self._digest = self.noise.check(x), input_digest(x)
         self._streams: dict[tuple[str, float], Stream] = {}
 
     def stream(self, request: VoteRequest, model: ModelQueue) -> Stream:
         which = (request.model, request.sigma)
         if which not in self._streams:
             key = NoiseKey(self.job.seed, self._digest, request.model, request.sigma)
-            self._streams[which] = Stream(self._x, key, model)
+            # A single procedure reads every vote once; of several, one may come to a vote long after another.
+            votes = RunningVotes() if len(self.job.procedures) == 1 else KeptVotes()
+            self._streams[which] = Stream(self._x, key, model, self.noise, self.pool, votes)
         return self._streams[which]
 
 
@@ -241,3 +270,9 @@ class _Task:
         """The counts of the votes asked for; the next request begins behind them."""
         start, self.cursors[stream] = self.cursors[stream], self.goal
         return stream.counts(start, self.goal)
+
+
+def _threads() -> int:
+    """How many threads draw noise: one per processor that this process may use, within reason."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_THREADS, available)

@@ -1,20 +1,32 @@
-"""Streams of votes, and the queues that draw them batch by batch."""
+"""Streams of votes, and the queues that draw them batch by batch.
+
+While a model evaluates one batch, a pool of threads draws the noise of its next. What is drawn when and by whom
+changes nothing: a block of noise depends on its key alone, and is written into the batch by its number.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dualrs.sampling.backends import Backend, check_fixed_function
-from dualrs.sampling.noise import NoiseKey, block_rows, standard_normal_block
+from dualrs.sampling.backends import Backend, as_logits, check_fixed_function
+from dualrs.sampling.noise import NoiseKey, block_rows
+from dualrs.sampling.onnx_backend import OnnxBackend
+from dualrs.sampling.sources import NoiseBlock, NoiseSource
+from dualrs.sampling.torch_backend import TorchBackend
+from dualrs.sampling.votes import INVALID, Votes
 
-_INVALID = -1  # the vote of a row with NaN among its logits: for no class
+# The shapes of batches for which backends were found to be fixed functions, by earlier runs too.
+_CHECKED: WeakKeyDictionary[Backend, set[torch.Size]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -27,6 +39,7 @@ class ModelStats:
     backend: str = ""
     device: str = ""
     batch_size: int = 0
+    precision: str = ""
 
     @property
     def fill_rate(self) -> float:
@@ -55,6 +68,7 @@ class ModelQueue:
         self.num_classes = num_classes
         self.pending = 0
         self._name, self._backend, self._buffer, self._stats = name, backend, buffer, stats
+        self._rows = buffer.numpy()
         self._queue: deque[Stream] = deque()
         self._checked = False
 
@@ -70,17 +84,21 @@ class ModelQueue:
         """Runs one batch and returns the streams that received votes."""
         started = time.perf_counter()
         parts: list[tuple[Stream, int]] = []
+        ambiguous: list[int] = []
         used = 0
+        self._draw_ahead()  # what the last batch did not know of yet
         while used < self.batch_size and self._queue:
             stream = self._queue[0]
-            take = min(self.batch_size - used, stream.wanted - stream.filled)
-            stream.write_next(self._buffer[used : used + take])
+            take = min(self.batch_size - used, stream.wanted - stream.written)
+            ambiguous.extend(used + row for row in stream.write_next(self._rows[used : used + take]))
             parts.append((stream, take))
             used += take
             # A stream that still wants votes has filled this batch up and stays first in the queue.
-            if stream.filled + take == stream.wanted:
+            if stream.written == stream.wanted:
                 self._queue.popleft()
+        self._draw_ahead()
         votes = self._votes()
+        votes[ambiguous] = INVALID
         self.pending -= used
         self._stats.votes += used
         self._stats.slots += self.batch_size
@@ -91,60 +109,108 @@ class ModelQueue:
             start += take
         return [stream for stream, _ in parts]
 
+    def _draw_ahead(self) -> None:
+        """Has the noise of the next batch drawn, as far as it is known what that will hold."""
+        room = self.batch_size
+        for stream in self._queue:
+            if room == 0:
+                return
+            room -= stream.draw_ahead(room)
+
     def _votes(self) -> NDArray[np.int32]:
-        if not self._checked:
-            check_fixed_function(self._backend, self._buffer)
-            self._checked = True
-        logits = self._backend.logits(self._buffer)
+        logits = as_logits(self._logits(), self.batch_size).numpy()
         self.num_classes = self.num_classes or logits.shape[1]
-        if logits.shape != (self.batch_size, self.num_classes):
+        if logits.shape[1] != self.num_classes:
             raise ValueError(
-                f"model {self._name!r} gave logits of shape {tuple(logits.shape)} for a batch of {self.batch_size}; "
+                f"model {self._name!r} gave logits of shape {logits.shape} for a batch of {self.batch_size}; "
                 f"expected {(self.batch_size, self.num_classes)}"
             )
-        votes = logits.argmax(dim=1)
-        votes[logits.isnan().any(dim=1)] = _INVALID
-        return votes.to("cpu", torch.int32).numpy()
+        # NumPy, as for the noise; it takes the first of equal logits.
+        votes: NDArray[np.int32] = logits.argmax(axis=1).astype(np.int32)
+        votes[np.isnan(logits).any(axis=1)] = INVALID
+        return votes
+
+    def _logits(self) -> Tensor:
+        if not self._checked:
+            found = _CHECKED.setdefault(self._backend, set()) if _stays_as_it_is(self._backend) else set()
+            self._checked = self._buffer.shape in found
+            if not self._checked:
+                logits = check_fixed_function(self._backend, self._buffer)
+                self._checked = True
+                found.add(self._buffer.shape)
+                return logits
+        return self._backend.logits(self._buffer)
+
+
+def _stays_as_it_is(backend: Backend) -> bool:
+    """Whether nobody can change what the backend runs; a module of its owner, a callable and what others wrote may."""
+    return isinstance(backend, OnnxBackend) or (isinstance(backend, TorchBackend) and backend.name != "torch")
 
 
 @dataclass(eq=False)
 class Stream:
-    """The votes of one model at one noise level on one input, in their fixed order."""
+    """The votes of one model at one noise level on one input, in their fixed order.
 
-    x: Tensor
+    Args:
+        x: the input, as the noise source takes it.
+        key: of the noise.
+        queue: of the model that votes.
+        noise: writes the noisy copies.
+        pool: draws the noise.
+        votes: keeps what the model voted.
+
+    Attributes:
+        wanted: how many votes are asked for.
+        written: how many noisy copies have been written.
+        filled: how many votes there are.
+    """
+
+    x: NDArray[Any]
     key: NoiseKey
     queue: ModelQueue
+    noise: NoiseSource
+    pool: Executor
+    votes: Votes
     wanted: int = 0
+    written: int = 0
     filled: int = 0
-    _votes: list[NDArray[np.int32]] = field(default_factory=list)
-    _block: int = -1
-    _noise: Tensor = field(default_factory=lambda: torch.empty(0))
+    _blocks: dict[int, Future[NoiseBlock]] = field(default_factory=dict)
 
-    def write_next(self, out: Tensor) -> None:
-        """Writes the noisy copies that follow those already voted on."""
+    def draw_ahead(self, limit: int) -> int:
+        """Has the noise of the next noisy copies drawn, at most ``limit`` of those wanted; returns how many."""
+        count = min(limit, self.wanted - self.written)
         rows = block_rows(self.x.shape)
+        for block in range(self.written // rows, -(-(self.written + count) // rows)):
+            if block not in self._blocks:
+                self._blocks[block] = self.pool.submit(self.noise.draw, self.key, block, self.x.shape)
+        return count
+
+    def write_next(self, out: NDArray[np.float32]) -> list[int]:
+        """Writes the noisy copies that follow those written last; returns which of them may not vote.
+
+        Their noise must have been drawn ahead.
+        """
+        rows = block_rows(self.x.shape)
+        ambiguous: list[int] = []
         done = 0
         while done < len(out):
-            block, offset = divmod(self.filled + done, rows)
-            if block != self._block:
-                self._noise = standard_normal_block(self.key, block, self.x.shape)
-                self._block = block
+            number, offset = divmod(self.written, rows)
+            block = self._blocks[number].result()
             take = min(len(out) - done, rows - offset)
-            # Not torch.add(..., alpha=sigma): it may fuse the two roundings, depending on a row's place in memory.
-            torch.mul(self._noise[offset : offset + take], self.key.sigma, out=out[done : done + take]).add_(self.x)
+            self.noise.write(block.values[offset : offset + take], self.x, self.key.sigma, out[done : done + take])
+            ambiguous.extend(row - offset + done for row in block.ambiguous if offset <= row < offset + take)
             done += take
+            self.written += take
+            if self.written % rows == 0:
+                del self._blocks[number]
+        return ambiguous
 
     def append(self, votes: NDArray[np.int32]) -> None:
         """Takes up the votes on the noisy copies written last."""
-        self._votes.append(votes)
+        assert self.queue.num_classes is not None  # it has voted
+        self.votes.append(votes, self.queue.num_classes)
         self.filled += len(votes)
-        if self.filled % block_rows(self.x.shape) == 0:
-            self._noise, self._block = torch.empty(0), -1
 
     def counts(self, start: int, stop: int) -> NDArray[np.int64]:
         """How many of the votes from number ``start`` up to ``stop`` each class got."""
-        if len(self._votes) > 1:
-            self._votes = [np.concatenate(self._votes)]
-        votes = self._votes[0][start:stop]
-        assert self.queue.num_classes is not None  # it has voted
-        return np.bincount(votes[votes != _INVALID], minlength=self.queue.num_classes).astype(np.int64)
+        return self.votes.counts(start, stop)

@@ -1,8 +1,19 @@
 """Smoothed classifiers: what most users import."""
 
 from dualrs.smoothing.base import CLASSIFIER, ESTIMATOR, Smoothed
-from dualrs.smoothing.dual import DualSmoothedClassifier, Rule
+from dualrs.smoothing.dual import DualSmoothedClassifier
 from dualrs.smoothing.loading import load
+from dualrs.smoothing.options import CertifyOptions, Execution, FixedOptions
 from dualrs.smoothing.single import SmoothedClassifier
 
-__all__ = ["CLASSIFIER", "ESTIMATOR", "DualSmoothedClassifier", "Rule", "Smoothed", "SmoothedClassifier", "load"]
+__all__ = [
+    "CLASSIFIER",
+    "ESTIMATOR",
+    "CertifyOptions",
+    "DualSmoothedClassifier",
+    "Execution",
+    "FixedOptions",
+    "Smoothed",
+    "SmoothedClassifier",
+    "load",
+]

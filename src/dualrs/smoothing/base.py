@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from dualrs.certificates import Certificate, Procedure
 from dualrs.models import Bundle, InputSpec, Part, save_bundle, weights_digest
-from dualrs.sampling import Backend, BackendName, Base, Engine, Job, make_backend
+from dualrs.sampling import Backend, Base, Engine, Job, make_backend, make_noise
+from dualrs.smoothing.options import CertifyOptions, Execution
 
 CLASSIFIER = "classifier"
 """The name by which procedures ask for the one base classifier of a `SmoothedClassifier`."""
@@ -40,21 +41,23 @@ class Smoothed(ABC):
         outputs: Mapping[str, int],
         *,
         num_classes: int | None,
-        backend: BackendName,
-        device: str,
-        batch_size: int,
+        execution: Execution,
     ) -> None:
+        if unknown := sorted(execution.keys() - Execution.__annotations__.keys()):
+            raise TypeError(f"unknown arguments {', '.join(unknown)}; known: {', '.join(Execution.__annotations__)}")
         self.num_classes = num_classes
         self.input: InputSpec | None = None
         self.classes: tuple[str, ...] | None = None
         self.info: Mapping[str, Any] = {}
         self._bases, self._outputs = dict(bases), dict(outputs)
-        self._backend_name, self._device, self._batch_size = backend, device, batch_size
+        self._backend_name, self._device = execution.get("backend", "auto"), execution.get("device", "cpu")
+        self._batch_size, self._precision = execution.get("batch_size", 256), execution.get("precision", "float32")
+        self._noise = make_noise(execution.get("arithmetic", "float"), execution.get("generator", "sfc64"))
         self._backends: dict[tuple[int, torch.Size], tuple[str, Backend]] = {}
 
     def engine(self) -> Engine:
         """A fresh engine over the base classifiers; backends are made once and kept until weights change."""
-        return Engine(self._backend, batch_size=self._batch_size, outputs=self._outputs)
+        return Engine(self._backend, batch_size=self._batch_size, outputs=self._outputs, noise=self._noise)
 
     def to_input(self, x: Tensor | ArrayLike) -> Tensor:
         """Checks one input and returns it as a float32 tensor on the CPU.
@@ -78,15 +81,48 @@ class Smoothed(ABC):
                 )
         return tensor
 
-    def predict(self, x: Tensor | ArrayLike, *, n: int = 10_000, alpha: float = 0.001, seed: int = 0) -> Certificate:
-        """With probability at least 1 − α, the label is the smoothed classifier's at x, or it abstains.
-
-        Nothing is claimed around x. PREDICT of Cohen et al. 2019; for a dual classifier, of both stages.
+    def certify(
+        self,
+        x: Tensor | ArrayLike,
+        *,
+        seed: int = 0,
+        rule: str | None = None,
+        **options: Unpack[CertifyOptions],
+    ) -> Certificate:
+        """With probability at least 1 − α, the label holds at every x' with ‖x' − x‖₂ < radius, or it abstains.
 
         Args:
             x: one input, of any shape.
-            n: samples of each stage.
-            alpha: failure probability α of all stages together, over the noise.
+            seed: of the noise; the same input, seed and settings give the same certificate. Where inputs may be
+                adversarial, draw a fresh secret one for each (`secrets.randbits(63)`).
+            rule: how to certify, see `procedure`; None takes the one with the largest radii.
+            **options: see `CertifyOptions`.
+
+        Raises:
+            ValueError: an impossible argument, or an input that the model does not take.
+        """
+        return self.certify_batch([x], seed=seed, rule=rule, **options)[0]
+
+    def certify_batch(
+        self,
+        xs: Iterable[Tensor | ArrayLike],
+        *,
+        seed: int = 0,
+        rule: str | None = None,
+        **options: Unpack[CertifyOptions],
+    ) -> list[Certificate]:
+        """The certificates that `certify` gives for each input (α holds for each), with full batches throughout."""
+        return self._run(xs, lambda: self.procedure(rule, **options), seed)
+
+    def predict(self, x: Tensor | ArrayLike, *, n: int = 10_000, alpha: float = 0.001, seed: int = 0) -> Certificate:
+        """With probability at least 1 − α, the label is the smoothed classifier's at x, or it abstains.
+
+        This is certification that stops as soon as any radius is proved, or hardly can be any more.
+
+        Args:
+            x: one input, of any shape.
+            n: the most samples of each model.
+            alpha: failure probability α, over the noise.
             seed: of the noise, as for `certify`.
 
         Raises:
@@ -98,11 +134,15 @@ class Smoothed(ABC):
         self, xs: Iterable[Tensor | ArrayLike], *, n: int = 10_000, alpha: float = 0.001, seed: int = 0
     ) -> list[Certificate]:
         """The predictions that `predict` gives for each input."""
-        return self._run(xs, lambda: self._prediction(n=n, alpha=alpha), seed)
+        return self.certify_batch(xs, seed=seed, n=n, alpha=alpha, target=0.0)
 
     @abstractmethod
-    def _prediction(self, *, n: int, alpha: float) -> Procedure:
-        """The procedure that predicts the label of one input."""
+    def procedure(self, rule: str | None = None, **options: Unpack[CertifyOptions]) -> Procedure:
+        """A fresh procedure that certifies one input, for the engine.
+
+        Raises:
+            ValueError: there is no such rule, or an option is impossible.
+        """
 
     def _run(
         self, xs: Iterable[Tensor | ArrayLike], procedure: Callable[[], Procedure], seed: int
@@ -128,21 +168,23 @@ class Smoothed(ABC):
             self._outputs |= {name: self.num_classes for name in self._bases if name != ESTIMATOR}
 
     def _backend(self, name: str, shape: torch.Size) -> Backend:
-        base = self._bases[name]
-        which = id(base), shape
-        # An exported copy would be out of date once its module trains on; the torch backend runs the module itself.
-        may_be_copied = self._backend_name != "torch" and self._device == "cpu"
-        weights = weights_digest(base) if may_be_copied and isinstance(base, nn.Module) else ""
-        if which not in self._backends or self._backends[which][0] != weights:
+        base, which = self._bases[name], (id(self._bases[name]), shape)
+        held = self._backends.get(which)
+        # "torch" runs the module itself; whatever else runs a module holds a copy of its weights, perhaps outdated.
+        is_copy = isinstance(base, nn.Module) and self._backend_name != "torch"
+        is_copy = is_copy and (held is None or held[1].name != "torch")
+        weights = weights_digest(base) if is_copy and isinstance(base, nn.Module) else ""
+        if held is None or (is_copy and held[0] != weights):
             backend = make_backend(
                 base,
                 input_shape=shape,
                 batch_size=self._batch_size,
                 backend=self._backend_name,
                 device=self._device,
+                precision=self._precision,
             )
-            self._backends[which] = weights, backend
-        return self._backends[which][1]
+            held = self._backends[which] = weights, backend
+        return held[1]
 
     def _save(
         self,

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
-from numpy.typing import ArrayLike
-from torch import Tensor
-
-from dualrs.certificates import (
-    Certificate,
-    Procedure,
-    dual_certify,
-    dual_predict,
-    expert_name,
-)
+from dualrs.certificates import Procedure, dual_certify, expert_name, routed_certify
 from dualrs.models import Part
-from dualrs.sampling import Backend, BackendName, Base
+from dualrs.sampling import Backend, Base
 from dualrs.smoothing.base import ESTIMATOR, Smoothed, check_noise_level, to_part
-
-Rule = Literal["min"]
+from dualrs.smoothing.options import CertifyOptions, Execution, adaptive_arguments, fixed_arguments
 
 
 class DualSmoothedClassifier(Smoothed):
@@ -35,9 +25,7 @@ class DualSmoothedClassifier(Smoothed):
         sigma_e: its noise level σ_e, in the units of the input.
         experts: the base classifier for each σ in Σ, two or more. One classifier for all: ``{s: f for s in Σ}``.
         num_classes: K; learned from the first answer if absent.
-        backend: as for `SmoothedClassifier`.
-        device: as for `SmoothedClassifier`.
-        batch_size: as for `SmoothedClassifier`.
+        **execution: how they run, see `dualrs.smoothing.Execution`.
 
     Warns:
         UserWarning: σ_e < max Σ. The certificates are sound, but the estimator then limits the radius.
@@ -49,10 +37,7 @@ class DualSmoothedClassifier(Smoothed):
         sigma_e: float,
         experts: Mapping[float, Base | Backend],
         num_classes: int | None = None,
-        *,
-        backend: BackendName = "auto",
-        device: str = "cpu",
-        batch_size: int = 256,
+        **execution: Unpack[Execution],
     ) -> None:
         self.sigma_e = check_noise_level("sigma_e", sigma_e)
         if len(experts) < 2:
@@ -76,9 +61,7 @@ class DualSmoothedClassifier(Smoothed):
             {ESTIMATOR: estimator, **bases},
             {ESTIMATOR: len(self.sigmas), **outputs},
             num_classes=num_classes,
-            backend=backend,
-            device=device,
-            batch_size=batch_size,
+            execution=execution,
         )
 
     @property
@@ -86,50 +69,24 @@ class DualSmoothedClassifier(Smoothed):
         """Σ, ascending."""
         return tuple(self.experts)
 
-    def certify(
-        self,
-        x: Tensor | ArrayLike,
-        *,
-        n0: int = 100,
-        n: int = 10_000,
-        alpha: float = 0.001,
-        seed: int = 0,
-        rule: Rule = "min",
-    ) -> Certificate:
-        """With probability at least 1 − α, the label holds at every x' with ‖x' − x‖₂ < radius, or it abstains.
+    def procedure(self, rule: str | None = None, **options: Unpack[CertifyOptions]) -> Procedure:
+        """A fresh procedure that certifies one input.
 
         Args:
-            x: one input, of any shape.
-            n0: selection samples of each stage.
-            n: estimation samples of each stage.
-            alpha: failure probability α of both stages together, over the noise, for an input chosen without
-                knowledge of it.
-            seed: of the noise; the same input, seed and settings give the same certificate. Where inputs may be
-                adversarial, draw a fresh secret one for each (`secrets.randbits(63)`).
-            rule: "min", the paper's: the radius is min(R_σ, R_c) (Theorems 4.1 and 4.2).
+            rule: "routed" (the default): the radius is min_i max(X_i, R_i), positive wherever all experts that may be
+                chosen agree (`dualrs.certificates.routed_certify`). "min": the paper's, min(R_σ, R_c) from two
+                fixed samplings (Theorems 4.1 and 4.2), for comparison with published numbers.
+            **options: see `dualrs.smoothing.CertifyOptions`.
 
         Raises:
-            ValueError: an impossible argument, or an input that the model does not take.
+            ValueError: there is no such rule, or an option is impossible.
         """
-        return self.certify_batch([x], n0=n0, n=n, alpha=alpha, seed=seed, rule=rule)[0]
-
-    def certify_batch(
-        self,
-        xs: Iterable[Tensor | ArrayLike],
-        *,
-        n0: int = 100,
-        n: int = 10_000,
-        alpha: float = 0.001,
-        seed: int = 0,
-        rule: Rule = "min",
-    ) -> list[Certificate]:
-        """The certificates that `certify` gives for each input (α holds for each), with full batches throughout."""
-        if rule != "min":
-            raise ValueError(f"unknown rule {rule!r}; known: 'min'")
-        return self._run(xs, lambda: dual_certify(self.sigma_e, self.sigmas, n0=n0, n=n, alpha=alpha), seed)
-
-    def _prediction(self, *, n: int, alpha: float) -> Procedure:
-        return dual_predict(self.sigma_e, self.sigmas, n=n, alpha=alpha)
+        match rule:
+            case None | "routed":
+                return routed_certify(self.sigma_e, self.sigmas, **adaptive_arguments(options))
+            case "min":
+                return dual_certify(self.sigma_e, self.sigmas, **fixed_arguments(rule, options))
+        raise ValueError(f"unknown rule {rule!r}; known: 'routed', 'min'")
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
         """Writes a bundle that `load` reads; see `dualrs.models.save_bundle`."""

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Unpack
 
-from numpy.typing import ArrayLike
-from torch import Tensor
-
-from dualrs.certificates import (
-    Certificate,
-    Procedure,
-    certify,
-    predict,
-)
-from dualrs.sampling import Backend, BackendName, Base
+from dualrs.certificates import Procedure, adaptive_certify, certify
+from dualrs.sampling import Backend, Base
 from dualrs.smoothing.base import CLASSIFIER, Smoothed, check_noise_level, to_part
+from dualrs.smoothing.options import CertifyOptions, Execution, adaptive_arguments, fixed_arguments
 
 
 class SmoothedClassifier(Smoothed):
@@ -29,9 +22,7 @@ class SmoothedClassifier(Smoothed):
             denoising and clipping belong inside it.
         sigma: noise level σ, in the units of the input.
         num_classes: K; learned from the first answer if absent.
-        backend: "auto" uses ONNX Runtime on the CPU where the module exports; "torch" or "onnx" insist.
-        device: where modules run ("cpu", "cuda", …).
-        batch_size: noisy inputs per batch; changes speed, not results.
+        **execution: how it runs, see `dualrs.smoothing.Execution`.
     """
 
     def __init__(
@@ -39,56 +30,31 @@ class SmoothedClassifier(Smoothed):
         base: Base | Backend,
         sigma: float,
         num_classes: int | None = None,
-        *,
-        backend: BackendName = "auto",
-        device: str = "cpu",
-        batch_size: int = 256,
+        **execution: Unpack[Execution],
     ) -> None:
         self.sigma = check_noise_level("sigma", sigma)
         self.base = base
-        super().__init__(
-            {CLASSIFIER: base},
-            {} if num_classes is None else {CLASSIFIER: num_classes},
-            num_classes=num_classes,
-            backend=backend,
-            device=device,
-            batch_size=batch_size,
-        )
+        outputs = {} if num_classes is None else {CLASSIFIER: num_classes}
+        super().__init__({CLASSIFIER: base}, outputs, num_classes=num_classes, execution=execution)
 
-    def certify(
-        self, x: Tensor | ArrayLike, *, n0: int = 100, n: int = 10_000, alpha: float = 0.001, seed: int = 0
-    ) -> Certificate:
-        """With probability at least 1 − α, the label holds at every x' with ‖x' − x‖₂ < radius, or it abstains.
-
-        CERTIFY of Cohen et al. 2019.
+    def procedure(self, rule: str | None = None, **options: Unpack[CertifyOptions]) -> Procedure:
+        """A fresh procedure that certifies one input.
 
         Args:
-            x: one input, of any shape.
-            n0: selection samples.
-            n: estimation samples.
-            alpha: failure probability α, over the noise, for an input chosen without knowledge of it.
-            seed: of the noise; the same input, seed and settings give the same certificate. Where inputs may be
-                adversarial, draw a fresh secret one for each (`secrets.randbits(63)`).
+            rule: "adaptive" (the default): bounds on the strongest rival too, sampling stops when the goal is
+                reached (`dualrs.certificates.adaptive_certify`). "cohen": CERTIFY of Cohen et al. 2019 as
+                published, for comparison with published numbers.
+            **options: see `dualrs.smoothing.CertifyOptions`.
 
         Raises:
-            ValueError: an impossible argument, or an input that the model does not take.
+            ValueError: there is no such rule, or an option is impossible.
         """
-        return self.certify_batch([x], n0=n0, n=n, alpha=alpha, seed=seed)[0]
-
-    def certify_batch(
-        self,
-        xs: Iterable[Tensor | ArrayLike],
-        *,
-        n0: int = 100,
-        n: int = 10_000,
-        alpha: float = 0.001,
-        seed: int = 0,
-    ) -> list[Certificate]:
-        """The certificates that `certify` gives for each input (α holds for each), with full batches throughout."""
-        return self._run(xs, lambda: certify(self.sigma, n0=n0, n=n, alpha=alpha), seed)
-
-    def _prediction(self, *, n: int, alpha: float) -> Procedure:
-        return predict(self.sigma, n=n, alpha=alpha)
+        match rule:
+            case None | "adaptive":
+                return adaptive_certify(self.sigma, **adaptive_arguments(options))
+            case "cohen":
+                return certify(self.sigma, **fixed_arguments(rule, options))
+        raise ValueError(f"unknown rule {rule!r}; known: 'adaptive', 'cohen'")
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
         """Writes a bundle that `load` reads; see `dualrs.models.save_bundle`."""
