@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test results format clean
+.PHONY: quickstart test results benchmark format clean
 
 quickstart: .venv/installed ## certify real images with the shipped model
 	$(BIN)/dualrs quickstart
@@ -14,10 +14,19 @@ test: .venv/installed-dev ## lint, types, layer contract, tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
-results: .venv/installed ## make anew what README.md and docs/results show
-	mkdir -p docs/results/fashion-mnist docs/results/cifar10
+results: .venv/installed ## make anew what README.md shows of the quickstart
+	mkdir -p docs/results/fashion-mnist
 	$(BIN)/dualrs quickstart --output docs/results/fashion-mnist > docs/results/fashion-mnist/output.txt
-	$(BIN)/dualrs quickstart --dataset cifar10 --images 200 --n 1000 --output docs/results/cifar10 > docs/results/cifar10/output.txt
+	$(BIN)/python scripts/update_readme.py
+
+benchmark: .venv/installed-bench ## measure anew what benchmarks/README.md shows; wants a machine that does nothing else
+	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/sequences.py
+	$(BIN)/python benchmarks/curves.py
+	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python scripts/update_readme.py
 
 format: .venv/installed-dev
@@ -37,4 +46,9 @@ clean:
 .venv/installed-dev: pyproject.toml
 	@$(MAKE) --no-print-directory .venv/installed
 	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@
+
+.venv/installed-bench: pyproject.toml
+	@$(MAKE) --no-print-directory .venv/installed
+	$(BIN)/pip install --quiet -e '.[bench]'
 	touch $@

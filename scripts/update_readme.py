@@ -1,7 +1,7 @@
 """Writes the results of README.md from committed runs and bundles; ``--check`` only compares.
 
-Between ``<!-- results:NAME -->`` and ``<!-- /results -->`` stands a table from ``docs/results/NAME/summary.json``;
-between ``<!-- output:NAME -->`` and ``<!-- /output -->`` what the command printed, ``docs/results/NAME/output.txt``;
+Between ``<!-- results:NAME -->`` and ``<!-- /results -->`` stands a table from the run in
+``benchmarks/results/curves-NAME``; between ``<!-- output:NAME -->`` and ``<!-- /output -->`` what the command printed, ``docs/results/NAME/output.txt``;
 between ``<!-- experts -->`` and ``<!-- /experts -->`` the accuracies that the shipped bundles record.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+RUNS = ROOT / "benchmarks" / "results"
 SHIPPED = ROOT / "src" / "dualrs" / "shipped"
 SECTION = re.compile(r"(<!-- (results|output|experts)(?::([\w.-]+))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
@@ -37,7 +38,7 @@ def table(summary: Mapping[str, Any]) -> str:
             else f"{100 * shares[r]:.1f}"
             for r in radii
         ]
-        name = {"dual": "dual (min rule)", "oracle": "*oracle σ*"}.get(method, f"σ = {method.removeprefix('global-')}")
+        name = {"dual": "dual, routed", "dual-min": "dual, min rule", "oracle": "*oracle σ*"}.get(method, f"σ = {method.removeprefix('global-')}")
         acr, abstained = summary["average_certified_radius"][method], summary["abstention_rate"][method]
         lines.append(f"| {name} | {' | '.join(cells)} | {acr:.3f} | {100 * abstained:.0f} % |")
     return "\n".join(lines) + f"\n\n{remarks(summary)}\n"
@@ -78,7 +79,7 @@ def updated(text: str) -> str:
         elif kind == "output":
             content = f"```text\n{(RESULTS / name / 'output.txt').read_text(encoding='utf-8').rstrip()}\n```\n"
         else:
-            content = table(json.loads((RESULTS / name / "summary.json").read_text(encoding="utf-8")))
+            content = table(json.loads((RUNS / f"curves-{name}" / "summary.json").read_text(encoding="utf-8")))
         return opening + content + closing
 
     return SECTION.sub(fill, text)

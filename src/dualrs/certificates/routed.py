@@ -25,7 +25,7 @@ from dualrs.certificates.sequences import ConfidenceSequence, SequenceName, geom
 from dualrs.certificates.stages import check_certify_votes, poll
 
 # How alpha is divided where two bounds have to hold together. A radius changes with the root of the logarithm of
-# a share, so no division is far from the best: benchmarks/shares.py measures that.
+# a share, so no division is far from the best: benchmarks/replay.py measures that.
 _WINNER = 0.8  # of an expert's level, for its label; the rest for the strongest rival
 _EXCLUSION = 0.75  # of alpha, for excluding a candidate; the rest for the agreement of its expert
 _TOP = 0.6  # of an exclusion's level, for the candidate chosen instead; the rest for the excluded one

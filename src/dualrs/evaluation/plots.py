@@ -118,7 +118,9 @@ def _name(method: str) -> str:
         return "dual, with 95 % interval"
     if method == ORACLE:
         return "oracle σ (knows the label)"
-    return f"σ = {method.removeprefix('global-')} for all" if is_global(method) else method
+    if is_global(method):
+        return f"σ = {method.removeprefix('global-')} for all"
+    return f"dual, {method.removeprefix(f'{DUAL}-')} rule" if method.startswith(f"{DUAL}-") else method
 
 
 def _dress(axes: Axes, longest: float) -> None:

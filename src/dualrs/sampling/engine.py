@@ -193,8 +193,8 @@ class _Run:
             model = self._model(request.model)
             stream = task.job.stream(request, model)
             task.begin(request, stream)
+            model.want(stream, task.goal)
             if stream.filled < task.goal:
-                model.want(stream, task.goal)
                 self._waiting.setdefault(stream, []).append(task)
                 return
             # The votes were drawn already, for another procedure on the same input.

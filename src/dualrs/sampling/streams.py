@@ -73,41 +73,63 @@ class ModelQueue:
         self._checked = False
 
     def want(self, stream: Stream, goal: int) -> None:
-        """Asks for the stream's votes up to number ``goal``."""
-        if goal > stream.wanted:
-            if stream.wanted == stream.filled:
-                self._queue.append(stream)
-            self.pending += goal - stream.wanted
-            stream.wanted = goal
+        """Asks for the stream's votes up to number ``goal``; some may be there already."""
+        self._stats.votes += max(0, goal - stream.wanted)
+        before = stream.missing
+        stream.wanted = max(goal, stream.wanted)
+        self.pending += stream.missing - before
+        if stream.missing and not before:
+            self._queue.append(stream)
 
     def evaluate(self) -> list[Stream]:
         """Runs one batch and returns the streams that received votes."""
         started = time.perf_counter()
         parts: list[tuple[Stream, int]] = []
-        ambiguous: list[int] = []
         used = 0
         self._draw_ahead()  # what the last batch did not know of yet
         while used < self.batch_size and self._queue:
             stream = self._queue[0]
-            take = min(self.batch_size - used, stream.wanted - stream.written)
-            ambiguous.extend(used + row for row in stream.write_next(self._rows[used : used + take]))
+            take = min(self.batch_size - used, stream.missing)
             parts.append((stream, take))
             used += take
+            self.pending -= take
+            stream.planned += take
             # A stream that still wants votes has filled this batch up and stays first in the queue.
-            if stream.written == stream.wanted:
+            if not stream.missing:
                 self._queue.popleft()
+        parts += self._surplus(parts, self.batch_size - used)
+        ambiguous = self._write(parts)
         self._draw_ahead()
         votes = self._votes()
         votes[ambiguous] = INVALID
-        self.pending -= used
-        self._stats.votes += used
         self._stats.slots += self.batch_size
         self._stats.seconds += time.perf_counter() - started
         start = 0
         for stream, take in parts:
             stream.append(votes[start : start + take])
             start += take
-        return [stream for stream, _ in parts]
+        return list(dict.fromkeys(stream for stream, _ in parts))
+
+    def _surplus(self, parts: list[tuple[Stream, int]], room: int) -> list[tuple[Stream, int]]:
+        """Shares the rest of a batch among its streams: a procedure that asked once is likely to ask again."""
+        surplus = []
+        for done, (stream, _) in enumerate(parts):
+            take = room // (len(parts) - done)
+            if take:
+                stream.draw_ahead(take)
+                stream.planned += take
+                surplus.append((stream, take))
+            room -= take
+        return surplus
+
+    def _write(self, parts: list[tuple[Stream, int]]) -> list[int]:
+        """Writes the noisy copies of a batch; returns the rows that may not vote."""
+        ambiguous: list[int] = []
+        start = 0
+        for stream, take in parts:
+            ambiguous.extend(start + row for row in stream.write_next(self._rows[start : start + take]))
+            start += take
+        return ambiguous
 
     def _draw_ahead(self) -> None:
         """Has the noise of the next batch drawn, as far as it is known what that will hold."""
@@ -115,7 +137,9 @@ class ModelQueue:
         for stream in self._queue:
             if room == 0:
                 return
-            room -= stream.draw_ahead(room)
+            take = min(room, stream.missing)
+            stream.draw_ahead(take)
+            room -= take
 
     def _votes(self) -> NDArray[np.int32]:
         logits = as_logits(self._logits(), self.batch_size).numpy()
@@ -161,6 +185,7 @@ class Stream:
 
     Attributes:
         wanted: how many votes are asked for.
+        planned: how many noisy copies have their place in a batch.
         written: how many noisy copies have been written.
         filled: how many votes there are.
     """
@@ -172,18 +197,22 @@ class Stream:
     pool: Executor
     votes: Votes
     wanted: int = 0
+    planned: int = 0
     written: int = 0
     filled: int = 0
     _blocks: dict[int, Future[NoiseBlock]] = field(default_factory=dict)
 
-    def draw_ahead(self, limit: int) -> int:
-        """Has the noise of the next noisy copies drawn, at most ``limit`` of those wanted; returns how many."""
-        count = min(limit, self.wanted - self.written)
+    @property
+    def missing(self) -> int:
+        """How many of the votes that are asked for have no place in a batch yet."""
+        return max(0, self.wanted - self.planned)
+
+    def draw_ahead(self, count: int) -> None:
+        """Has the noise of so many noisy copies drawn that have no place in a batch yet."""
         rows = block_rows(self.x.shape)
-        for block in range(self.written // rows, -(-(self.written + count) // rows)):
+        for block in range(self.planned // rows, -(-(self.planned + count) // rows)):
             if block not in self._blocks:
                 self._blocks[block] = self.pool.submit(self.noise.draw, self.key, block, self.x.shape)
-        return count
 
     def write_next(self, out: NDArray[np.float32]) -> list[int]:
         """Writes the noisy copies that follow those written last; returns which of them may not vote.

@@ -25,23 +25,30 @@ class Votes(Protocol):
 
 
 class RunningVotes:
-    """Counts only, of the votes since the last that were handed out: for a single reader, in constant memory."""
+    """Counts only, but for the last batch: for a single reader, in constant memory."""
 
     def __init__(self) -> None:
-        self._start = self._stop = 0
-        self._counts: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._start = self._stop = 0  # of the votes that are not read yet
+        self._counts: NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # of those before the last batch
+        self._last: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self._classes = 0
 
     def append(self, votes: NDArray[np.int32], classes: int) -> None:
         """See `Votes.append`."""
-        found = count(votes, classes)
-        self._counts = self._counts + found if self._stop > self._start else found
+        before = count(self._last, classes)
+        self._counts = before + self._counts if len(self._counts) else before
+        self._last, self._classes = votes, classes
         self._stop += len(votes)
 
     def counts(self, start: int, stop: int) -> NDArray[np.int64]:
-        """See `Votes.counts`; each vote once, and all that there are."""
-        assert (start, stop) == (self._start, self._stop), "a single reader reads all votes, in order"
-        self._start = stop
-        return self._counts
+        """See `Votes.counts`; each vote once, in order, and at least all those before the last batch."""
+        unread = self._stop - stop
+        assert start == self._start, "a single reader reads all votes, in order"
+        assert 0 <= unread <= len(self._last), "votes before the last batch are kept as counts"
+        read, self._last = self._last[: len(self._last) - unread], self._last[len(self._last) - unread :]
+        found = count(read, self._classes) + self._counts
+        self._start, self._counts = stop, np.zeros(self._classes, dtype=np.int64)
+        return found
 
 
 class KeptVotes:
