@@ -174,6 +174,18 @@ def test_an_interrupted_run_keeps_what_was_finished(bundle, tmp_path, how):
     assert pl.read_parquet(folder / "certificates.parquet").height == 4 * summary["inputs"]
 
 
+@pytest.mark.slow
+def test_doctor_examines_a_shipped_model(run):
+    code, out, _ = run("doctor", "fashion-mnist", "--images", 2, "--n", 300, "--json")
+    assert code == 0
+    diagnosis = json.loads(out)
+    assert diagnosis["data"] == "fashion-mnist-sample"
+    assert [sight["name"] for sight in diagnosis["sight"]] == ["expert-0.25", "expert-0.5", "expert-1"]
+    assert all(sight["noisy"] > 0.5 for sight in diagnosis["sight"])
+    assert "problem" not in {finding["level"] for finding in diagnosis["findings"]}
+    assert diagnosis["skipped"] == {}
+
+
 def bright_or_dark(split):
     labels = np.arange(64, dtype=np.int64) % 2
     noise = np.random.default_rng(len(split)).integers(0, 40, (64, 8, 8, 1))

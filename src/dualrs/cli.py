@@ -173,6 +173,39 @@ def predict(
 
 
 @app.command()
+def doctor(
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or the name of a shipped model.")],
+    data: Annotated[
+        str | None, typer.Option(help="Labelled data, or folder:PATH; a shipped model's own if absent.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="How many inputs are certified at once.")] = 8,
+    n: Samples = 10_000,
+    alpha: Alpha = 0.001,
+    device: Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, …")] = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Noisy inputs per batch.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Examine a model before long runs: speed, largest radii, accuracy under noise, and what to do about them.
+
+    Problems are findings, so the exit code is 0 all the same.
+
+    Example: dualrs doctor fashion-mnist --n 100000
+    """
+    from dualrs.data import open_dataset
+    from dualrs.evaluation import diagnose, render_diagnosis
+    from dualrs.smoothing import load
+
+    model = load(bundle, device=device, batch_size=batch_size)
+    name = data or _data_of(bundle)
+    with remarks.status(f"examining {escape(bundle)}"):
+        diagnosis = diagnose(model, open_dataset(name) if name else None, images=images, n=n, alpha=alpha)
+    if as_json:
+        print(json.dumps(diagnosis.to_dict()))
+    else:
+        out.print(render_diagnosis(diagnosis))
+
+
+@app.command()
 def train(config: Annotated[Path, typer.Argument(help="A training configuration (.yaml).")]) -> None:
     """Train a dual model: experts, labels, variance estimator, bundle.
 
@@ -233,6 +266,16 @@ def data_fetch(
     with remarks.status(f"fetching {name}") as status:
         folder = fetch(name, archive=archive, progress=lambda what, share: status.update(_fetching(what, share)))
     out.print(f"{name}: {folder}")
+
+
+def _data_of(bundle: str) -> str | None:
+    """The test images of a shipped model's data set, if they are here."""
+    from dualrs.data import available
+    from dualrs.models import shipped_models
+
+    name = "fashion-mnist-sample" if bundle == "fashion-mnist" else bundle
+    here = {info.name for info in available() if info.present}
+    return name if bundle in shipped_models() and name in here else None
 
 
 def _fetching(what: str, share: float | None) -> str:

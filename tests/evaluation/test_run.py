@@ -127,9 +127,9 @@ def test_files_and_metadata(world, tmp_path):
 
 
 def test_an_interrupt_keeps_what_was_finished(world, tmp_path):
-    whole = evaluate(world.model(), world.dataset, **BUDGET)
-    model = stopping(world, 20, KeyboardInterrupt())
-    found = evaluate(model, world.dataset, folder=tmp_path, **BUDGET)
+    whole = evaluate(world.model(), world.dataset, rules=["min"], **BUDGET)
+    model = stopping(world, 100, KeyboardInterrupt())
+    found = evaluate(model, world.dataset, folder=tmp_path, rules=["min"], **BUDGET)
     assert not found.complete
     read = read_parquet(tmp_path / "certificates.parquet")
     finished = read["idx"].n_unique()
@@ -144,25 +144,25 @@ def test_an_interrupt_keeps_what_was_finished(world, tmp_path):
 
 def test_an_interrupt_before_anything_is_finished_writes_nothing(world, tmp_path):
     model = stopping(world, 0, KeyboardInterrupt())
-    found = evaluate(model, world.dataset, folder=tmp_path, **BUDGET)
+    found = evaluate(model, world.dataset, folder=tmp_path, rules=["min"], **BUDGET)
     assert (found.complete, found.folder, found.summary["inputs"]) == (False, None, 0)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_error_keeps_what_was_finished_and_passes_through(world, tmp_path):
-    model = stopping(world, 20, RuntimeError("out of memory"))
+    model = stopping(world, 100, RuntimeError("out of memory"))
     with pytest.raises(RuntimeError, match="out of memory") as error:
-        evaluate(model, world.dataset, folder=tmp_path, **BUDGET)
+        evaluate(model, world.dataset, folder=tmp_path, rules=["min"], **BUDGET)
     finished = read_parquet(tmp_path / "certificates.parquet")["idx"].n_unique()
     assert error.value.__notes__ == [f"The {finished} inputs that were finished before this error are in {tmp_path}."]
 
 
 def test_results_are_not_replaced_unasked(world, tmp_path):
-    evaluate(world.model(), world.dataset, indices=[0], folder=tmp_path, **BUDGET)
+    evaluate(world.model(), world.dataset, indices=[0], folder=tmp_path, rules=["min"], **BUDGET)
     with pytest.raises(FileExistsError, match="holds results already"):
-        evaluate(world.model(), world.dataset, indices=[1], folder=tmp_path, **BUDGET)
-    stopped = stopping(world, 40, KeyboardInterrupt())
-    evaluate(stopped, world.dataset, folder=tmp_path, overwrite=True, **BUDGET)
+        evaluate(world.model(), world.dataset, indices=[1], folder=tmp_path, rules=["min"], **BUDGET)
+    stopped = stopping(world, 100, KeyboardInterrupt())
+    evaluate(stopped, world.dataset, folder=tmp_path, overwrite=True, rules=["min"], **BUDGET)
     assert len(read_parquet(tmp_path / "certificates.parquet")) > 4
     assert not (tmp_path / "curves.png").exists()  # it showed the results that were replaced
 

@@ -1,5 +1,7 @@
 """Runs over data sets, their results table, metrics, plots and tables."""
 
+from dualrs.evaluation.doctor import Diagnosis, Finding, diagnose
+from dualrs.evaluation.doctor import render as render_diagnosis
 from dualrs.evaluation.metrics import (
     STANDARD_RADII,
     abstention_rate,
@@ -42,7 +44,9 @@ __all__ = [
     "SCHEMA",
     "STANDARD_RADII",
     "SUMMARY",
+    "Diagnosis",
     "Evaluation",
+    "Finding",
     "ResultsError",
     "abstention_rate",
     "average_certified_radius",
@@ -50,6 +54,7 @@ __all__ = [
     "certified_accuracy",
     "certified_accuracy_interval",
     "confidence_interval",
+    "diagnose",
     "estimator_abstention_rate",
     "estimator_limited_share",
     "evaluate",
@@ -62,6 +67,7 @@ __all__ = [
     "radius_key",
     "read_parquet",
     "render",
+    "render_diagnosis",
     "row_of",
     "samples_per_input",
     "seconds_per_input",

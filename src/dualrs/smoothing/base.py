@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Unpack
 
 import numpy as np
@@ -55,9 +56,44 @@ class Smoothed(ABC):
         self._noise = make_noise(execution.get("arithmetic", "float"), execution.get("generator", "sfc64"))
         self._backends: dict[tuple[int, torch.Size], tuple[str, Backend]] = {}
 
+    @property
+    def bases(self) -> Mapping[str, Base | Backend]:
+        """The base classifiers, by the names that procedures ask for."""
+        return MappingProxyType(self._bases)
+
     def engine(self) -> Engine:
         """A fresh engine over the base classifiers; backends are made once and kept until weights change."""
-        return Engine(self._backend, batch_size=self._batch_size, outputs=self._outputs, noise=self._noise)
+        return Engine(self.backend, batch_size=self._batch_size, outputs=self._outputs, noise=self._noise)
+
+    def backend(self, name: str, shape: torch.Size) -> Backend:
+        """What certificates speak of: the very function that `engine` asks for votes, up to date with the weights.
+
+        Args:
+            name: of the base classifier, see `bases`.
+            shape: of one input.
+
+        Raises:
+            KeyError: there is no such base classifier.
+            NotAFixedFunctionError: it is a module in training mode.
+            TypeError, ValueError: it is no base classifier, or cannot run as asked.
+        """
+        base, which = self._bases[name], (id(self._bases[name]), shape)
+        held = self._backends.get(which)
+        # "torch" runs the module itself; whatever else runs a module holds a copy of its weights, perhaps outdated.
+        is_copy = isinstance(base, nn.Module) and self._backend_name != "torch"
+        is_copy = is_copy and (held is None or held[1].name != "torch")
+        weights = weights_digest(base) if is_copy and isinstance(base, nn.Module) else ""
+        if held is None or (is_copy and held[0] != weights):
+            backend = make_backend(
+                base,
+                input_shape=shape,
+                batch_size=self._batch_size,
+                backend=self._backend_name,
+                device=self._device,
+                precision=self._precision,
+            )
+            held = self._backends[which] = weights, backend
+        return held[1]
 
     def to_input(self, x: Tensor | ArrayLike) -> Tensor:
         """Checks one input and returns it as a float32 tensor on the CPU.
@@ -166,25 +202,6 @@ class Smoothed(ABC):
                 raise ValueError(f"the experts give different numbers of logits: {sorted(found)}")
             (self.num_classes,) = found
             self._outputs |= {name: self.num_classes for name in self._bases if name != ESTIMATOR}
-
-    def _backend(self, name: str, shape: torch.Size) -> Backend:
-        base, which = self._bases[name], (id(self._bases[name]), shape)
-        held = self._backends.get(which)
-        # "torch" runs the module itself; whatever else runs a module holds a copy of its weights, perhaps outdated.
-        is_copy = isinstance(base, nn.Module) and self._backend_name != "torch"
-        is_copy = is_copy and (held is None or held[1].name != "torch")
-        weights = weights_digest(base) if is_copy and isinstance(base, nn.Module) else ""
-        if held is None or (is_copy and held[0] != weights):
-            backend = make_backend(
-                base,
-                input_shape=shape,
-                batch_size=self._batch_size,
-                backend=self._backend_name,
-                device=self._device,
-                precision=self._precision,
-            )
-            held = self._backends[which] = weights, backend
-        return held[1]
 
     def _save(
         self,
