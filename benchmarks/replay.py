@@ -28,7 +28,8 @@ SHARES: dict[str, dict[str, float]] = {
     "as shipped": {},
     **{f"winner {share:g}": {"_WINNER": share} for share in (0.5, 0.65, 0.9)},
     **{f"exclusion {share:g}": {"_EXCLUSION": share} for share in (0.25, 0.5, 0.9)},
-    **{f"top {share:g}": {"_TOP": share} for share in (0.3, 0.8)},
+    **{f"top {share:g}": {"_TOP": share} for share in (0.3, 0.6)},
+    **{f"last look {share:g}": {"_FINAL_IN_FULL": share} for share in (0.5, 0.9)},
 }
 
 

@@ -1,7 +1,7 @@
 """Writes the results of README.md from committed runs and bundles; ``--check`` only compares.
 
-Between ``<!-- results:NAME -->`` and ``<!-- /results -->`` stands a table from the run in
-``benchmarks/results/curves-NAME``; between ``<!-- output:NAME -->`` and ``<!-- /output -->`` what the command printed, ``docs/results/NAME/output.txt``;
+Between ``<!-- results:NAME -->`` and ``<!-- /results -->`` stands a table of ``benchmarks/results/curves-NAME``;
+between ``<!-- output:NAME -->`` and ``<!-- /output -->`` what the command printed, ``docs/results/NAME/output.txt``;
 between ``<!-- experts -->`` and ``<!-- /experts -->`` the accuracies that the shipped bundles record.
 """
 
@@ -19,6 +19,7 @@ RESULTS = ROOT / "docs" / "results"
 RUNS = ROOT / "benchmarks" / "results"
 SHIPPED = ROOT / "src" / "dualrs" / "shipped"
 SECTION = re.compile(r"(<!-- (results|output|experts)(?::([\w.-]+))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+NAMES = {"dual": "dual, routed", "dual-min": "dual, min rule", "oracle": "*oracle σ*"}
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -38,7 +39,7 @@ def table(summary: Mapping[str, Any]) -> str:
             else f"{100 * shares[r]:.1f}"
             for r in radii
         ]
-        name = {"dual": "dual, routed", "dual-min": "dual, min rule", "oracle": "*oracle σ*"}.get(method, f"σ = {method.removeprefix('global-')}")
+        name = NAMES.get(method, f"σ = {method.removeprefix('global-')}")
         acr, abstained = summary["average_certified_radius"][method], summary["abstention_rate"][method]
         lines.append(f"| {name} | {' | '.join(cells)} | {acr:.3f} | {100 * abstained:.0f} % |")
     return "\n".join(lines) + f"\n\n{remarks(summary)}\n"

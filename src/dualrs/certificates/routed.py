@@ -28,7 +28,10 @@ from dualrs.certificates.stages import check_certify_votes, poll
 # a share, so no division is far from the best: benchmarks/replay.py measures that.
 _WINNER = 0.8  # of an expert's level, for its label; the rest for the strongest rival
 _EXCLUSION = 0.75  # of alpha, for excluding a candidate; the rest for the agreement of its expert
-_TOP = 0.6  # of an exclusion's level, for the candidate chosen instead; the rest for the excluded one
+_TOP = 0.85  # of an exclusion's level, for the candidate chosen instead; the rest for the excluded one
+# Of a bound's level, for its last look. In full, the bound at the cap counts: the product of the three shares is above
+# the 1/2 that the min rule has for its estimator.
+_FINAL, _FINAL_IN_FULL = 0.5, 0.8
 
 # Once the selected expert has had all its votes, the gain, in units of sigma_e, that is not worth a cap of others.
 _SLACK = 0.06
@@ -207,7 +210,7 @@ class _Plan(NamedTuple):
         return Evidence(votes, top, levels, self._sequence, rival=candidate, radius=radius)
 
     def _sequence(self, looks: tuple[int, ...], level: float) -> ConfidenceSequence:
-        return make_sequence(self.sequence, looks, level)
+        return make_sequence(self.sequence, looks, level, _FINAL_IN_FULL if self.goal.full else _FINAL)
 
 
 def _spend(budget: FailureBudget, claim: str, winner: float, level: float) -> Levels:
@@ -219,6 +222,5 @@ def _spend(budget: FailureBudget, claim: str, winner: float, level: float) -> Le
 def _plan(n0: int, n: int, alpha: float, goal: Goal | None, sequence: SequenceName) -> _Plan:
     plan = _Plan(n0, n, failure_probability("alpha", alpha), goal or Goal(), sequence)
     make_sequence(sequence, (1,), alpha)  # refuses an unknown name
-    # At the cap there is half of a level where looks went before.
-    check_certify_votes(n0, n, _WINNER * alpha / (1 if plan.goal.full else 2))
+    check_certify_votes(n0, n, _WINNER * alpha * (1 if plan.goal.full else _FINAL))
     return plan

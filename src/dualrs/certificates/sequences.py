@@ -254,15 +254,17 @@ SequenceName: TypeAlias = Literal["spending", "mixture"]
 """The kinds of confidence sequence, by name."""
 
 
-def make_sequence(name: SequenceName, looks: Iterable[int], level: float) -> ConfidenceSequence:
-    """Make a `SpendingSequence` ("spending") or a `MixtureSequence` ("mixture").
+def make_sequence(
+    name: SequenceName, looks: Iterable[int], level: float, final_share: float = 0.5
+) -> ConfidenceSequence:
+    """Make a `SpendingSequence` ("spending") or a `MixtureSequence` ("mixture"), which has no final share.
 
     Raises:
         TypeError: If a look is not an integer or `level` not a real number.
         ValueError: If there is no sequence of that name, or an argument is outside of its range.
     """
     if name == "spending":
-        return SpendingSequence(looks, level)
+        return SpendingSequence(looks, level, final_share)
     if name == "mixture":
         return MixtureSequence(looks, level)
     raise ValueError(f"sequence must be one of {', '.join(get_args(SequenceName))}, got {name!r}")
