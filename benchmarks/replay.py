@@ -6,6 +6,7 @@ A simulation: the class shares that were recorded for every input are taken for 
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def replay(name: str) -> dict[str, Any]:
     rows = {"min rule": least, **found, "mixture, full": run(inputs, partial(make, sequence="mixture"))}
     shares = {}
     for division, changes in SHARES.items():
-        with mock.patch.multiple(routed, **changes):
+        with mock.patch.multiple(routed, **changes) if changes else nullcontext():
             changed = run(inputs, make)
         shares[division] = {
             "average_radius": changed.average_radius,
