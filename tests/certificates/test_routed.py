@@ -221,7 +221,9 @@ class TestFaultsAreSeen:
             def _lower(self, k, t):
                 return clopper_pearson_lower(k, t, self.level)
 
-        monkeypatch.setattr(routed_module, "make_sequence", lambda _, looks, level, share: Peeking(looks, level, share))
+        monkeypatch.setattr(
+            routed_module, "make_sequence", lambda _, looks, level, *share: Peeking(looks, level, *share)
+        )
         tree = outcome_tree(
             lambda: adaptive_certify(0.5, n0=1, n=11, alpha=self.ALPHA, goal=Goal(target=0.0)), {"classifier": 2}
         )
