@@ -362,6 +362,16 @@ class TestRouted:
         assert run_procedure(routed_certify(1.0, LEVELS), shares_of(**silent)).abstained
         assert run_procedure(adaptive_certify(0.5, model="expert-0.5"), shares_of(**silent)).abstained
 
+    @pytest.mark.parametrize("goal", GOALS)
+    def test_votes_for_no_class_are_counted_for_every_rival(self, goal):
+        some = {"estimator": (0.7, 0.1), "expert_05": (0.7, 0.1, 0.0), "expert_1": (0.2, 0.6, 0.0)}
+        all_ = {"estimator": (0.7, 0.3), "expert_05": (0.7, 0.3, 0.0), "expert_1": (0.4, 0.6, 0.0)}
+        found, expected = (
+            run_procedure(routed_certify(1.0, SIGMAS, goal=GOALS[goal]), shares_of(**world)) for world in (some, all_)
+        )
+        assert found.routes == expected.routes
+        assert found.radius == expected.radius > 0
+
     @given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(GOALS)), st.sampled_from(["spending", "mixture"]))
     def test_any_votes_give_a_consistent_certificate(self, seed, goal, sequence):
         rng = np.random.default_rng(seed)
