@@ -23,7 +23,7 @@ from report import throughput
 from torch import Tensor, nn
 
 import dualrs
-from dualrs.certificates import certify
+from dualrs.certificates import certify, expert_name
 from dualrs.data import DataUnavailableError, open_dataset
 from dualrs.sampling import Backend, Engine, Job, TorchBackend, make_backend
 from dualrs.sampling.folding import fold_batch_norms
@@ -58,7 +58,7 @@ class Subject(NamedTuple):
 def subject(name: str, images: int) -> Subject:
     """The shipped expert for σ = 0.5 and the first test images, or random ones where the data set is not at hand."""
     model = dualrs.load(name)
-    network = model.experts[SIGMA]
+    network = model.bases[expert_name(SIGMA)]
     try:
         dataset = open_dataset(DATA[name], "test")
     except DataUnavailableError:

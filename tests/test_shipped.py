@@ -73,7 +73,7 @@ def test_the_cifar_model_certifies_real_images(cifar10):
 def test_the_recorded_accuracy_of_the_cifar_experts_is_true(cifar10):
     model = dualrs.load("cifar10")
     sample = cifar10.subset(range(0, 10_000, 10))
-    for sigma, expert in model.experts.items():
-        recorded = model.info[f"expert-{sigma:g}"]["test_accuracy_one_noise_draw"][f"{sigma:g}"]
+    for expert in model.experts:
+        recorded = model.info[expert.name]["test_accuracy_one_noise_draw"][f"{expert.sigma:g}"]
         # One tenth of the images: a standard error of 1.6 points at most.
-        assert noisy_accuracy(expert, sample, sigma) == pytest.approx(recorded, abs=0.06)
+        assert noisy_accuracy(expert.base, sample, expert.sigma) == pytest.approx(recorded, abs=0.06)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import dualrs
-from dualrs import DualSmoothedClassifier, SmoothedClassifier
+from dualrs import DualSmoothedClassifier, Expert, SmoothedClassifier
 from dualrs.models import BundleError, InputSpec, Recipe, build_network
 from dualrs.sampling import NotAFixedFunctionError, export_onnx
 
@@ -223,15 +223,79 @@ def test_unknown_rules_are_refused():
         dual().certify(XS[0], rule="max")
 
 
-@pytest.mark.parametrize("experts", [{}, {0.5: halves}])
+@pytest.mark.parametrize("experts", [{}, {0.5: halves}, [], [Expert(halves, 0.5)]])
 def test_fewer_than_two_experts_are_no_choice(experts):
-    with pytest.raises(ValueError, match="two or more σ"):
+    with pytest.raises(ValueError, match="two or more experts"):
         dual(experts=experts)
 
 
-def test_noise_levels_that_names_cannot_tell_apart_are_refused():
-    with pytest.raises(ValueError, match="can tell"):
-        dual(experts={0.5: halves, 0.50000001: halves})
+@pytest.mark.parametrize(
+    "experts",
+    [
+        {0.5: halves, 0.50000001: halves},
+        [Expert(halves, 0.5), Expert(thirds, 0.5)],
+        [Expert(halves, 0.25, "a"), Expert(thirds, 0.5, "a")],
+    ],
+)
+def test_experts_that_names_do_not_tell_apart_are_refused(experts):
+    with pytest.raises(ValueError, match=r"no two may have one; got .*: Expert\(base, sigma, name\)"):
+        dual(experts=experts)
+
+
+@pytest.mark.parametrize("name", ["", "estimator"])
+def test_experts_need_names_of_their_own(name):
+    with pytest.raises(ValueError, match="another one than the estimator's"):
+        Expert(halves, 0.5, name)
+
+
+def test_experts_without_noise_levels_are_refused():
+    with pytest.raises(TypeError, match=r"mapping from σ to base classifiers .*; got a function among them"):
+        dual(experts=[halves, halves])
+
+
+def test_a_mapping_is_one_expert_for_each_noise_level():
+    model = dual(experts={1.0: thirds, 0.25: halves})
+    assert model.experts == (Expert(halves, 0.25, "expert-0.25"), Expert(thirds, 1.0, "expert-1"))
+    assert list(model.bases) == ["estimator", "expert-0.25", "expert-1"]
+    same = dual(experts=[Expert(thirds, 1), Expert(halves, 0.25)], estimator=halves, num_classes=2)
+    assert same.experts == model.experts
+
+
+def test_experts_of_one_noise_level_keep_their_order():
+    pool = [Expert(halves, 0.5, "b"), Expert(thirds, 0.25), Expert(halves, 0.5, "a")]
+    model = dual(experts=pool)
+    assert [expert.name for expert in model.experts] == ["expert-0.25", "b", "a"]
+    assert model.sigmas == (0.25, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("rule", ["routed", "min"])
+def test_the_expert_that_is_chosen_answers(rule):
+    pool = [Expert(halves, 0.5, "plain"), Expert(lambda x: -halves(x), 0.5, "turned"), Expert(halves, 1.0)]
+    model = dual(estimator=lambda x: thirds(x / 8 + 0.5), experts=pool)  # that is sure at -4, 0 and 4
+    for at, expected in ((-4.0, (1, "plain", 0.5)), (0.0, (0, "turned", 0.5)), (4.0, (1, "expert-1", 1.0))):
+        certificate = model.certify([1.5, at, 0.0, 0.0], n=1000, rule=rule)
+        assert (certificate.label, certificate.expert, certificate.sigma) == expected
+
+
+def test_experts_of_one_noise_level_meet_noise_of_their_own():
+    seen = {"a": [], "b": []}
+
+    def recording(name):
+        def logits(x):
+            seen[name].append(x.clone())
+            return halves(x)
+
+        return logits
+
+    undecided = dual(
+        estimator=lambda x: halves(x[:, 1:]), experts=[Expert(recording(name), 0.5, name) for name in seen]
+    )
+    certificate = undecided.certify([0.9, 0.5, 0.0, 0.0], n=1000)
+    assert [route.expert for route in certificate.routes] == ["a", "b"]
+    assert all(route.agreement_radius for route in certificate.routes)
+    copies = {name: {tuple(row) for row in torch.cat(batches).tolist()} for name, batches in seen.items()}
+    assert min(map(len, copies.values())) >= 512
+    assert not copies["a"] & copies["b"]
 
 
 def test_experts_are_sorted_by_noise_level():
@@ -306,12 +370,37 @@ def test_a_dual_model_certifies_as_before_after_saving(tmp_path):
     loaded = dualrs.load(model.save(tmp_path / "model"), batch_size=64)
     assert (loaded.sigmas, loaded.sigma_e, loaded.num_classes) == ((0.25, 0.5, 1.0), 0.75, 3)
     assert (loaded.input, loaded.classes, loaded.info) == (model.input, model.classes, model.info)
-    assert loaded.experts[0.5] is loaded.experts[1.0]
+    assert loaded.experts[1].base is loaded.experts[2].base
     assert len(list((tmp_path / "model").glob("*.safetensors"))) == 3
     xs = torch.rand((3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     certificates = model.certify_batch(xs, n0=10, n=100)
     assert loaded.certify_batch(xs, n0=10, n=100) == certificates
     assert any(not certificate.abstained for certificate in certificates)
+
+
+@pytest.mark.slow
+def test_a_pool_certifies_as_before_after_saving(tmp_path):
+    path = tmp_path / "source.onnx"
+    path.write_bytes(export_onnx(network(seed=4), torch.rand(32, 1, 16, 16)))
+    shared = network(seed=2)
+    pool = [Expert(shared, 0.5, "wide"), Expert(path, 0.5, "deep"), Expert(shared, 1.0)]
+    model = DualSmoothedClassifier(network(3, seed=1), 1.0, pool, 3, batch_size=32, backend="torch")
+    loaded = dualrs.load(model.save(tmp_path / "model"), batch_size=32, backend="torch")
+    assert [(expert.name, expert.sigma) for expert in loaded.experts] == [
+        ("wide", 0.5),
+        ("deep", 0.5),
+        ("expert-1", 1.0),
+    ]
+    assert loaded.experts[0].base is loaded.experts[2].base
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "model.json",
+        "estimator.safetensors",
+        "wide.safetensors",
+        "deep.onnx",
+    }
+    xs = torch.rand((3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    certificates = model.certify_batch(xs, n0=10, n=100)
+    assert loaded.certify_batch(xs, n0=10, n=100) == certificates
 
 
 @pytest.mark.slow

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Certificate", "DualSmoothedClassifier", "SmoothedClassifier", "__version__", "load"]
+__all__ = ["Certificate", "DualSmoothedClassifier", "Expert", "SmoothedClassifier", "__version__", "load"]
 
 if TYPE_CHECKING:
     from dualrs.certificates import Certificate
-    from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier, load
+    from dualrs.smoothing import DualSmoothedClassifier, Expert, SmoothedClassifier, load
 
 
 def __getattr__(name: str) -> Any:

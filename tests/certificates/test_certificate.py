@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualrs.certificates import Certificate, StageCounts, VoteRequest, run_procedure
+from dualrs.certificates import Certificate, Route, StageCounts, VoteRequest, run_procedure
 
 SELECTION = StageCounts("selection", "classifier", 0.5, (90, 8), 100, None)
 ESTIMATION = StageCounts("estimation", "classifier", 0.5, (9586, 400), 10_000, 0.001)
 CERTIFICATE = Certificate(3, 0.830493, 0.5, 0.001, "cohen", (SELECTION, ESTIMATION))
+ROUTES = (Route(0.5, 0.0, 0.830493, "wide"), Route(0.5, 0.9, None, "deep"))
 ABSTENTION = Certificate(None, 0.0, None, 0.001, "min", (SELECTION,), estimator_radius=0.0)
 
 
@@ -88,13 +89,28 @@ class TestCertificate:
 
     @pytest.mark.parametrize(
         "certificate",
-        [CERTIFICATE, ABSTENTION, replace(CERTIFICATE, estimator_radius=0.9, classifier_radius=0.830493)],
+        [
+            CERTIFICATE,
+            ABSTENTION,
+            replace(CERTIFICATE, estimator_radius=0.9, classifier_radius=0.830493),
+            replace(CERTIFICATE, expert="wide", routes=ROUTES),
+        ],
     )
     def test_survives_json(self, certificate):
         fields = certificate.to_dict()
         through_json = json.loads(json.dumps(fields))
         assert through_json == fields
         assert Certificate.from_dict(through_json) == certificate
+
+    def test_records_that_do_not_say_who_answered_can_be_read(self):
+        certificate = replace(CERTIFICATE, expert="wide", routes=ROUTES)
+        fields = certificate.to_dict()
+        del fields["expert"]
+        for route in fields["routes"]:
+            del route["expert"]
+        read = Certificate.from_dict(fields)
+        assert (read.expert, [route.expert for route in read.routes]) == (None, [None, None])
+        assert replace(read, expert="wide", routes=ROUTES) == certificate
 
     def test_from_dict_checks_the_fields(self):
         with pytest.raises(ValueError, match="radius must be finite"):

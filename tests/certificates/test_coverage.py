@@ -23,6 +23,7 @@ from dualrs.certificates import (
 
 ROUNDING = 1e-12  # of the summed probabilities
 SIGMAS = (0.5, 1.0)
+EXPERTS = ("expert-0.5", "expert-1")
 DUAL_CLASSES = {"estimator": 2, "expert-0.5": 2, "expert-1": 2}
 
 
@@ -103,8 +104,8 @@ class TestPredict:
             assert tree.probabilities(lambda _, p=p: p[:2])[wrong].sum() <= 0.1 + ROUNDING
 
 
-def dual_world(estimator, experts):
-    models = {"estimator": estimator, "expert-0.5": experts[0], "expert-1": experts[1]}
+def dual_world(estimator, experts, names=EXPERTS):
+    models = {"estimator": estimator, **dict(zip(names, experts, strict=True))}
     return lambda request: models[request.model]
 
 
@@ -115,14 +116,14 @@ def dual_worlds(grid):
         yield estimator, (expert, (0.999, 0.001))
 
 
-def dual_is_wrong(tree, estimator, experts, sigma_e=1.0):
+def dual_is_wrong(tree, estimator, experts, names=EXPERTS, sigma_e=1.0):
     """Tell which certificates record any radius that is too large, or would be for another class."""
     wrong = []
     for certificate in tree.certificates:
         if certificate.sigma is None:
             wrong.append(False)
             continue
-        choice = SIGMAS.index(certificate.sigma)
+        choice = names.index(certificate.expert)
         true_estimator_radius = sigma_e * ndtri(estimator[choice])
         false_claim = certificate.estimator_radius > max(true_estimator_radius, 0)
         if certificate.label is not None:
@@ -134,9 +135,9 @@ def dual_is_wrong(tree, estimator, experts, sigma_e=1.0):
     return np.array(wrong)
 
 
-def largest_dual_error(tree, worlds):
+def largest_dual_error(tree, worlds, names=EXPERTS):
     return max(
-        tree.probabilities(dual_world(estimator, experts))[dual_is_wrong(tree, estimator, experts)].sum()
+        tree.probabilities(dual_world(estimator, experts, names))[dual_is_wrong(tree, estimator, experts, names)].sum()
         for estimator, experts in worlds
     )
 
@@ -152,6 +153,15 @@ class TestDualCertify:
         tree = outcome_tree(lambda: dual_certify(1.0, SIGMAS, n0=3, n=20, alpha=self.ALPHA), DUAL_CLASSES)
         error = largest_dual_error(tree, dual_worlds(adversarial_grid(20, self.ALPHA / 2)))
         # The two errors add up to more than one stage could make: the sum does see both stages.
+        assert self.ALPHA / 2 < error <= self.ALPHA + ROUNDING
+
+    def test_two_experts_at_one_noise_level(self, outcome_tree):
+        names = ("wide", "deep")
+        tree = outcome_tree(
+            lambda: dual_certify(1.0, (0.5, 0.5), n0=3, n=10, alpha=self.ALPHA, experts=names),
+            {"estimator": 2, "wide": 2, "deep": 2},
+        )
+        error = largest_dual_error(tree, dual_worlds(adversarial_grid(10, self.ALPHA / 2)), names)
         assert self.ALPHA / 2 < error <= self.ALPHA + ROUNDING
 
     def test_invalid_votes_of_the_estimator_and_the_experts(self, outcome_tree):

@@ -142,10 +142,18 @@ class TestDualCertify:
         assert certificate.estimator_radius > 0
         assert certificate.classifier_radius == 0
 
-    def test_experts_can_be_named(self):
-        procedure = dual_certify(1.0, (0.25, 0.5), n=20, alpha=0.1, experts=("small", "large"))
-        _, requests = play(procedure, [0, 100], [0, 20], [100], [20])
-        assert [request.model for request in requests[2:]] == ["large", "large"]
+    @pytest.mark.parametrize("sigmas", [(0.25, 0.5), (0.5, 0.5)])
+    def test_experts_can_be_named_and_then_share_a_noise_level(self, sigmas):
+        procedure = dual_certify(1.0, sigmas, n=20, alpha=0.1, experts=("small", "large"))
+        certificate, requests = play(procedure, [0, 100], [0, 20], [100], [20])
+        assert [(request.model, request.sigma) for request in requests[2:]] == [("large", 0.5)] * 2
+        assert (certificate.expert, certificate.sigma) == ("large", 0.5)
+
+    def test_a_certificate_says_who_answered(self):
+        assert play(certify(0.5, model="vit"), [100], [10_000])[0].expert == "vit"
+        assert play(dual_certify(1.0, SIGMAS), [40, 30, 30], [4000, 3000, 3000])[0].expert is None
+        abstained, _ = play(dual_certify(1.0, SIGMAS), [100, 0, 0], [10_000, 0, 0], [50, 50], [5000, 5000])
+        assert (abstained.label, abstained.expert) == (None, "expert-0.25")
 
 
 class TestDualPredict:
@@ -211,9 +219,9 @@ class TestRefusalsBeforeTheFirstRequest:
         with pytest.raises(ValueError, match=r"sigmas\[1\] must be positive and finite, got nan"):
             dual_certify(1.0, (0.25, float("nan")))
 
-    @pytest.mark.parametrize("sigmas", [(), (0.5, 0.25), (0.5, 0.5)])
+    @pytest.mark.parametrize("sigmas", [(), (0.5, 0.25)])
     def test_candidates_that_do_not_ascend(self, sigmas):
-        with pytest.raises(ValueError, match="at least one noise level, strictly ascending, got"):
+        with pytest.raises(ValueError, match="at least one noise level, in ascending order, got"):
             dual_certify(1.0, sigmas)
 
     def test_numbers_of_votes(self):
@@ -229,9 +237,12 @@ class TestRefusalsBeforeTheFirstRequest:
         with pytest.raises(ValueError, match="experts must be a sequence of 3 names"):
             dual_certify(1.0, SIGMAS, experts=experts)
 
-    def test_noise_levels_that_share_a_default_name(self):
-        with pytest.raises(ValueError, match="share expert names"):
-            dual_certify(1.0, (0.1234567, 0.12345671))
+    @pytest.mark.parametrize("sigmas", [(0.1234567, 0.12345671), (0.5, 0.5)])
+    def test_noise_levels_that_share_a_default_name(self, sigmas):
+        with pytest.raises(ValueError, match=r"share expert names .*: name the experts yourself"):
+            dual_certify(1.0, sigmas)
+        with pytest.raises(ValueError, match=r"distinct names, .* got \('a', 'a'\)"):
+            dual_certify(1.0, sigmas, experts=("a", "a"))
         assert expert_name(0.25) == "expert-0.25"
 
 

@@ -4,7 +4,7 @@ Failure probabilities are summed over every outcome of the votes. A certificate 
 one that follows from the true class probabilities, which half-spaces attain.
 """
 
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
@@ -88,8 +88,8 @@ def true_radius(label, estimator, experts, sigmas=SIGMAS, sigma_e=1.0):
     return radius
 
 
-def error(tree, estimator, experts, **world):
-    models = {"estimator": estimator, **{f"expert-{s:g}": p for s, p in zip(SIGMAS, experts, strict=True)}}
+def error(tree, estimator, experts, names=("expert-0.5", "expert-1"), **world):
+    models = {"estimator": estimator, **dict(zip(names, experts, strict=True))}
     probabilities = tree.probabilities(lambda request: models[request.model])
     radius = {label: true_radius(label, estimator, experts, **world) for label in range(len(experts[0]))}
     wrong = [c.label is not None and c.radius > radius[c.label] for c in tree.certificates]
@@ -106,8 +106,8 @@ def two_class_worlds(n, level):
             yield estimator, (first, second)
 
 
-def largest_error(tree, worlds):
-    return max(error(tree, estimator, experts) for estimator, experts in worlds)
+def largest_error(tree, worlds, **world):
+    return max(error(tree, estimator, experts, **world) for estimator, experts in worlds)
 
 
 class TestAdaptive:
@@ -166,6 +166,19 @@ class TestRoutedCoverage:
         tree = outcome_tree(lambda: routed_certify(1.0, SIGMAS, n0=1, n=6, alpha=self.ALPHA, goal=GOALS[goal]), CLASSES)
         worst = largest_error(tree, two_class_worlds(6, self.ALPHA))
         assert 0.1 * self.ALPHA < worst <= self.ALPHA + ROUNDING
+
+    def test_two_experts_at_one_noise_level(self, outcome_tree):
+        pool = {"sigmas": (0.5, 0.5), "experts": ("wide", "deep")}
+        tree = outcome_tree(
+            lambda: routed_certify(1.0, n0=1, n=6, alpha=self.ALPHA, **pool), {"estimator": 2, "wide": 2, "deep": 2}
+        )
+        world = {"sigmas": pool["sigmas"], "names": pool["experts"]}
+        worst = largest_error(tree, two_class_worlds(6, self.ALPHA), **world)
+        assert 0.1 * self.ALPHA < worst <= self.ALPHA + ROUNDING
+        # The sums tell the two apart: their order is that of the classes of the estimator.
+        split = (0.9, 0.1), ((0.9, 0.1), (0.1, 0.9))
+        swapped = {**world, "names": ("deep", "wide")}
+        assert error(tree, *split, **swapped) > self.ALPHA > error(tree, *split, **world)
 
     def test_mixture(self, outcome_tree, small_steps):
         make = lambda: routed_certify(1.0, SIGMAS, n0=1, n=6, alpha=self.ALPHA, sequence="mixture")  # noqa: E731
@@ -331,6 +344,16 @@ class TestRouted:
             0.5 * ndtri(clopper_pearson_lower(estimation.counts[0], estimation.trials, 0.001))
         )
 
+    def test_experts_at_one_noise_level_vote_each_for_themselves(self):
+        worlds = {"estimator": (0.5, 0.5), "wide": (0.96, 0.04), "deep": (0.9, 0.1)}
+        make = partial(routed_certify, 1.0, (0.5, 0.5), experts=("wide", "deep"))
+        certificate = run_procedure(make(), shares_of(**worlds))
+        assert (certificate.expert, certificate.sigma) == ("wide", 0.5)
+        assert [route.expert for route in certificate.routes] == ["wide", "deep"]
+        assert certificate.radius == certificate.routes[1].agreement_radius < certificate.classifier_radius
+        assert [stage.model for stage in certificate.stages] == ["estimator", "wide", "wide", "deep"]
+        assert run_procedure(make(), shares_of(**{**worlds, "deep": (0.1, 0.9)})).abstained
+
     @pytest.mark.parametrize("world", [SURE, SPLIT])
     def test_goals_cost_less_and_lose_little(self, world):
         full = run_procedure(routed_certify(1.0, LEVELS), shares_of(**world))
@@ -390,7 +413,8 @@ class TestRouted:
             ({"n": 3}, "use n >="),
             ({"alpha": 0.0}, "alpha is a failure probability"),
             ({"sequence": "peeking"}, "sequence must be one of spending, mixture"),
-            ({"sigmas": (1.0, 0.5)}, "strictly ascending"),
+            ({"sigmas": (1.0, 0.5)}, "in ascending order"),
+            ({"sigmas": (0.5, 0.5, 1.0)}, "name the experts yourself"),
             ({"sigma_e": -1.0}, "sigma_e must be positive"),
             ({"experts": ("one",)}, "one per noise level"),
         ],

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dualrs.certificates import Certificate, StageCounts
 from dualrs.data import ArrayDataset
 from dualrs.evaluation import row_of, table_of
 from dualrs.sampling import Outcome
-from dualrs.smoothing import DualSmoothedClassifier
+from dualrs.smoothing import DualSmoothedClassifier, Expert
 
 ALPHA = 0.001
 SIGMAS = (0.25, 0.5)
@@ -79,8 +80,26 @@ def world():
         experts = dict.fromkeys(SIGMAS, half_space(0))
         return DualSmoothedClassifier(estimator or half_space(1), 0.5, experts, 2, batch_size=batch_size)
 
+    def thirds(batch):
+        level = batch.flatten(1)[:, 1]
+        return torch.stack([0.15 - level, torch.zeros_like(level), level - 0.85], dim=1)
+
+    def pool():
+        """A shallow network at one noise level; at the other a deeper one, which errs a little, and a callable."""
+        shallow = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).eval()
+        deep = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).eval()
+        for layer, (weight, bias) in {
+            shallow[1]: ([[-1, 0], [1, 0]], [0.5, -0.5]),
+            deep[1]: ([[-1, 0], [1, 0]], [0.55, -0.55]),
+            deep[3]: ([[1, 0], [0, 1]], [0, 0]),
+        }.items():
+            layer.weight.data, layer.bias.data = torch.tensor(weight).float(), torch.tensor(bias).float()
+        experts = [Expert(shallow, 0.25), Expert(deep, 0.5, "deep"), Expert(half_space(0), 0.5, "callable")]
+        return DualSmoothedClassifier(thirds, 0.5, experts, 2, backend="torch")
+
     return SimpleNamespace(
         model=model,
+        pool=pool,
         dataset=ArrayDataset("toy", "test", images, truth, ("low", "high"), published),
         true_radius=lambda i: np.abs(images[i].reshape(2) / 255 - 0.5),
     )

@@ -9,7 +9,7 @@ from rich.console import Console
 from dualrs.data import ArrayDataset
 from dualrs.evaluation import diagnose, render_diagnosis
 from dualrs.models import InputSpec
-from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
+from dualrs.smoothing import DualSmoothedClassifier, Expert, SmoothedClassifier
 
 SHORT = {"images": 3, "n": 400, "seconds": 0.02}
 
@@ -62,6 +62,20 @@ def test_a_sound_model_has_no_problems_and_every_figure(dataset):
     assert diagnosis.work.votes_per_input == pytest.approx(sum(diagnosis.work.votes.values()))
     assert "The model abstained on 0 of 3 inputs." in texts(diagnosis, "ok")
     assert not diagnosis.skipped
+
+
+def test_a_pool_is_examined_expert_by_expert(dataset):
+    pool = [Expert(bright(), 0.25), Expert(bright(), 0.5, "plain"), Expert(always(1), 0.5, "stubborn")]
+    thirds = lambda batch: torch.cat([bright()(batch), torch.zeros(len(batch), 1)], dim=1)  # noqa: E731
+    diagnosis = diagnose(DualSmoothedClassifier(thirds, 0.5, pool, 2), dataset, **SHORT)
+    names = ["expert-0.25", "plain", "stubborn"]
+    assert [base.name for base in diagnosis.bases] == ["estimator", *names]
+    assert [base.sigma for base in diagnosis.bases] == [0.5, 0.25, 0.5, 0.5]
+    assert [sight.name for sight in diagnosis.sight] == names
+    assert [cap.name for cap in diagnosis.caps if cap.n == SHORT["n"]] == ["estimator", *names]
+    assert diagnosis.choices == {"0.25": 0.5, "0.5 (plain)": 0.5, "0.5 (stubborn)": 0.0}
+    assert "stubborn is right on 50.0 % of 60 images" in texts(diagnosis, "problem")
+    assert "…" not in printed(diagnosis)
 
 
 def test_the_caps_are_those_of_unanimous_votes(dataset):

@@ -7,16 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from dualrs.certificates import Certificate
+from dualrs.certificates import Certificate, Route
 from dualrs.evaluation import (
     STANDARD_RADII,
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
     certified_accuracy_interval,
+    choice_loss,
+    choice_slack,
     confidence_interval,
+    dual_to_oracle,
     estimator_abstention_rate,
     estimator_limited_share,
+    expert_shares,
     oracle_rows,
     radius_key,
     row_of,
@@ -60,6 +64,46 @@ def test_the_estimator_by_hand(by_hand):
     assert estimator_limited_share(by_hand) == pytest.approx(2 / 3)
 
 
+def test_what_the_choice_costs_by_hand(by_hand):
+    # Idx 9 has no choice. Idx 7 chose σ = 0.5, whose certificate is of a wrong class, where σ = 0.25 has radius 0.125.
+    assert choice_loss(by_hand).tolist() == [0.0, 0.0, 0.125, 0.0]
+    assert choice_slack(by_hand).tolist() == [0.25 - 0.75, 2.0 - 1.0, 1.5 - 2.5, 0.5 - 0.0]
+
+
+def test_a_routed_choice_limits_as_far_as_the_other_routes_do():
+    def slack(*routes):
+        radius = min(route.radius for route in routes)
+        certificate = Certificate(1, radius, 0.5, 0.001, "routed", (), 0.1, 0.75, routes, "wide")
+        return choice_slack(table_of([row_of(0, "dual", 1, Outcome(certificate, 0.0))])).tolist()
+
+    wide = Route(0.5, 0.0, 0.75, "wide")
+    assert slack(wide, Route(0.5, 0.1, 1.0, "deep"), Route(1.0, 0.5, None, "expert-1")) == [-0.25]
+    assert slack(Route(0.25, 0.5, 1.0, "expert-0.25"), wide) == [0.25]
+
+
+def test_experts_of_one_sigma_are_told_apart():
+    def rows(idx, chosen, **radii):
+        made = {"dual": Certificate(1, 0.1, 0.5, 0.001, "min", (), 0.1, 0.2, expert=chosen)} | {
+            f"global-0.5 ({name})": Certificate(1, radius, 0.5, 0.001, "cohen", (), expert=name)
+            for name, radius in radii.items()
+        }
+        return [row_of(idx, method, 1, Outcome(certificate, 0.0)) for method, certificate in made.items()]
+
+    table = table_of([*rows(0, "wide", wide=0.5, deep=0.75), *rows(1, "deep", wide=0.5, deep=0.75)])
+    assert choice_loss(table).tolist() == [0.25, 0.0]
+    assert expert_shares(table) == {"deep": 0.5, "wide": 0.5}
+    assert summarize(table)["estimator"]["expert_shares"] == expert_shares(table)
+    assert sigma_shares(table) == {0.5: 1.0}
+
+
+def test_dual_to_oracle_by_hand(by_hand):
+    table = pl.concat([by_hand, oracle_rows(by_hand)])
+    assert dual_to_oracle(table, [0, 0.25, 0.5, 0.75, 1.0]).tolist() == pytest.approx(
+        [2 / 4, 1 / 3, 1 / 2, 1.0, float("nan")], nan_ok=True
+    )
+    assert dual_to_oracle(by_hand, [0.0]) is None
+
+
 def test_equal_radii_are_not_limited_by_the_estimator():
     certificate = Certificate(1, 0.5, 0.5, 0.001, "min", (), 0.5, 0.5)
     table = table_of([row_of(0, "dual", 1, Outcome(certificate, 0.0))])
@@ -73,6 +117,8 @@ def test_without_dual_rows_there_is_no_estimator(by_hand):
         None,
         None,
     )
+    assert expert_shares(single) == {}
+    assert len(choice_loss(single)) == len(choice_slack(single)) == 0
     assert summarize(single)["estimator"] is None
 
 
@@ -154,7 +200,23 @@ def test_summary_is_json_ready_and_complete(by_hand):
         "abstained": 0.2,
         "limits_radius": pytest.approx(2 / 3),
         "sigma_shares": {"0.25": 0.4, "0.5": 0.4},
+        "choice_loss": {
+            "mean": 0.03125,
+            **dict.fromkeys(("0.05", "0.25", "0.5"), 0.0),
+            "0.75": pytest.approx(0.125 / 4),
+            "0.95": pytest.approx(0.125 * 0.85),
+        },
+        "choice_slack": {
+            "mean": 0.0,
+            "0.05": pytest.approx(-0.925),
+            "0.25": pytest.approx(-0.625),
+            "0.5": 0.0,
+            "0.75": pytest.approx(0.625),
+            "0.95": pytest.approx(0.925),
+        },
     }
+    assert list(summary["dual_to_oracle"]) == keys
+    assert [summary["dual_to_oracle"][r] for r in ("0.00", "0.75", "1.00")] == [0.5, 1.0, None]
     for name in ("abstention_rate", "samples_per_input", "seconds_per_input"):
         assert list(summary[name]) == methods
 
@@ -165,6 +227,8 @@ def test_summary_of_nothing_and_of_abstentions_alone(by_hand):
     abstained = summarize(by_hand.filter(idx=9))
     assert abstained["estimator"]["abstained"] == 1.0
     assert abstained["estimator"]["limits_radius"] is None
+    assert (abstained["estimator"]["choice_loss"], abstained["estimator"]["choice_slack"]) == (None, None)
+    assert (abstained["dual_to_oracle"], empty["dual_to_oracle"]) == (None, None)
 
 
 def test_summary_refuses_what_would_mislead(by_hand):

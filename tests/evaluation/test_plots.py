@@ -52,6 +52,13 @@ def test_curves_are_exact_steps(table):
             assert line.get_ydata()[at] == certified_accuracy(table, r)[method]
 
 
+def test_experts_are_named_where_a_sigma_has_several(table):
+    names = {"global-0.25": "global-0.5 (wide)", "global-0.5": "global-0.5 (deep)"}
+    pool = table.with_columns(pl.col("method").replace(names))
+    labels = [text.get_text() for text in plots._draw(pool, "t", "").axes[0].get_legend().get_texts()]
+    assert labels[1:] == ["σ = 0.5 (wide) for all", "σ = 0.5 (deep) for all", "oracle expert (knows the label)"]
+
+
 def test_lines_differ_without_colour(table):
     styles = [plots._style(f"global-{i}", [f"global-{j}" for j in range(20)]) for i in range(20)]
     assert len({(style["color"], str(style["linestyle"])) for style in styles}) == 20

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from dualrs.evaluation import oracle_rows, render, summarize
+from dualrs.evaluation import evaluate, oracle_rows, render, summarize
 
 
 def printed(summary, width=100):
@@ -49,6 +49,16 @@ def test_it_fits_in_100_columns(summary):
     assert max(len(line.rstrip()) for line in tables.splitlines()) <= 100
     assert "…" not in printed(full)
     assert printed(full).count("*100.0") == 22
+
+
+def test_experts_are_named_where_a_sigma_has_several(world):
+    found = evaluate(world.pool(), world.dataset, n0=32, n=200, alpha=0.01)
+    text = " ".join(printed(found.summary).split())
+    assert "σ = 0.25 " in text
+    assert "σ = 0.5 (deep) " in text
+    assert "* the best single expert at that radius. The oracle picks an expert knowing the label" in text
+    shares = {name: f"{100 * share:.1f} %" for name, share in found.summary["estimator"]["expert_shares"].items()}
+    assert f"(expert-0.25 {shares['expert-0.25']}, callable {shares['callable']}, deep {shares['deep']})" in text
 
 
 def test_one_method_has_no_best(by_hand):

@@ -8,7 +8,7 @@ from polars.testing import assert_frame_equal
 
 import dualrs
 from dualrs.data import load_folder
-from dualrs.evaluation import certificate_of, evaluate, procedures, read_parquet
+from dualrs.evaluation import certificate_of, choice_loss, choice_slack, evaluate, procedures, read_parquet
 from dualrs.models import InputSpec
 from dualrs.sampling import FloatNoise
 from dualrs.smoothing import SmoothedClassifier
@@ -167,8 +167,40 @@ def test_results_are_not_replaced_unasked(world, tmp_path):
     assert not (tmp_path / "curves.png").exists()  # it showed the results that were replaced
 
 
+def test_a_pool_is_compared_expert_by_expert(world, tmp_path):
+    model = world.pool()
+    found = evaluate(model, world.dataset, folder=tmp_path, rules=["routed", "min"], **BUDGET)
+    experts = {
+        "global-0.25": (0.25, "expert-0.25"),
+        "global-0.5 (deep)": (0.5, "deep"),
+        "global-0.5 (callable)": (0.5, "callable"),
+    }
+    assert list(found.summary["certified_accuracy"]) == ["dual", "dual-min", *experts, "oracle"]
+    for method, (sigma, name) in experts.items():
+        rows = found.table.filter(method=method)
+        assert rows.select("sigma", "expert").unique().rows() == [(sigma, name)]
+    for row in found.table.filter(pl.col("method").is_in(["dual", "dual-min"])).iter_rows(named=True):
+        x = world.dataset.image(world.dataset.indices.tolist().index(row["idx"]))
+        assert certificate_of(row) == model.certify(x, rule=row["rule"], **BUDGET)
+    assert_frame_equal(read_parquet(tmp_path / "certificates.parquet"), found.table)
+
+    estimator = found.summary["estimator"]
+    assert list(estimator["sigma_shares"]) == ["0.25", "0.5"]
+    assert list(estimator["expert_shares"]) == ["expert-0.25", "callable", "deep"]
+    assert all(share > 0 for share in estimator["expert_shares"].values())
+    assert sum(estimator["expert_shares"].values()) + estimator["abstained"] == pytest.approx(1)
+    oracle = found.summary["certified_accuracy"]["oracle"]
+    assert all(oracle[r] >= shares[r] for shares in found.summary["certified_accuracy"].values() for r in oracle)
+
+    loss, slack, dual = choice_loss(found.table), choice_slack(found.table), found.table.filter(method="dual")
+    assert (loss >= 0).all()
+    assert loss.max() > 0
+    assert (slack < 0).tolist() == (dual["radius"] < dual["classifier_radius"]).to_list()
+    assert 0 < (slack < 0).sum() < len(slack) == 12
+
+
 def test_a_model_with_one_sigma_has_one_method(world):
-    model = SmoothedClassifier(world.model().experts[0.25], 0.25, 2)
+    model = SmoothedClassifier(world.model().experts[0].base, 0.25, 2)
     found = evaluate(model, world.dataset, **BUDGET)
     assert found.table["method"].unique().to_list() == ["global-0.25"]
     assert found.summary["estimator"] is None

@@ -7,6 +7,7 @@ from dualrs.evaluation import (
     SCHEMA,
     ResultsError,
     certificate_of,
+    global_names,
     oracle_rows,
     read_parquet,
     row_of,
@@ -14,6 +15,7 @@ from dualrs.evaluation import (
     write_parquet,
 )
 from dualrs.sampling import Outcome
+from dualrs.smoothing import Expert
 
 
 def test_a_row_holds_the_outcome(by_hand):
@@ -28,6 +30,7 @@ def test_a_row_holds_the_outcome(by_hand):
         "correct": False,
         "radius": 1.5,
         "sigma": 0.5,
+        "expert": None,
         "estimator_radius": 1.5,
         "classifier_radius": 2.5,
         "samples": 2000,
@@ -40,10 +43,16 @@ def test_a_row_holds_the_outcome(by_hand):
 
 
 def test_the_routes_of_a_certificate_are_kept():
-    routes = (Route(0.5, 0.2, 0.75), Route(1.0, 0.5, None))
-    certificate = Certificate(1, 0.5, 0.5, 0.001, "routed", (), routes=routes)
+    routes = (Route(0.5, 0.2, 0.75, "wide"), Route(0.5, 0.5, None, "deep"))
+    certificate = Certificate(1, 0.5, 0.5, 0.001, "routed", (), routes=routes, expert="wide")
     (row,) = table_of([row_of(3, "dual", 1, Outcome(certificate, 1.0))]).iter_rows(named=True)
     assert certificate_of(row) == certificate
+
+
+def test_a_table_from_before_experts_had_names_can_be_read(by_hand, tmp_path):
+    path = tmp_path / "certificates.parquet"
+    by_hand.drop("expert").write_parquet(path)
+    assert_frame_equal(read_parquet(path), by_hand)  # which names none
 
 
 def test_an_abstention_predicts_nothing_and_has_radius_zero(by_hand):
@@ -96,6 +105,23 @@ def test_the_oracle_takes_the_largest_radius_that_gives_the_true_label(by_hand):
         ("oracle", 1, 2200, 1.5, 0.002, "oracle", "[]")
     ]
     assert dict(oracle.schema) == dict(SCHEMA)
+
+
+def test_the_oracle_says_which_expert_it_took():
+    pool = [Expert("a.onnx", 0.25, "low"), Expert("b.onnx", 0.5, "wide"), Expert("c.onnx", 0.5, "deep")]
+    rows = [
+        row_of(idx, method, label, Outcome(Certificate(1, radius, e.sigma, 0.001, "cohen", (), expert=e.name), 1.0))
+        for idx, label, radii in (
+            (0, 1, (0.5, 0.5, 0.75)),
+            (1, 1, (0.5,) * 3),
+            (2, 1, (0.25, 0.5, 0.5)),
+            (3, 0, (1,) * 3),
+        )
+        for method, e, radius in zip(global_names(pool), pool, radii, strict=True)
+    ]
+    oracle = oracle_rows(table_of(rows))
+    assert oracle["expert"].to_list() == ["deep", "low", "wide", None]
+    assert oracle["sigma"].to_list() == [0.5, 0.25, 0.5, None]
 
 
 def test_the_oracle_holds_no_certificate(by_hand):

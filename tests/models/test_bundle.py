@@ -95,6 +95,18 @@ def test_a_dual_model_comes_back_as_it_was(saved):
     }
 
 
+def test_experts_that_share_a_noise_level_come_back_with_their_names(tmp_path):
+    pool = dual_bundle(sigmas=(0.5, 0.5, 1.0), names=("wide", "deep", "expert-1"))
+    loaded = load_bundle(save_bundle(pool, tmp_path / "model"))
+    assert replace(loaded, parts={}) == replace(pool, parts={})
+
+
+def test_names_are_left_out_where_noise_levels_are_names_enough(saved):
+    manifest = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    assert manifest["version"] == 1
+    assert "names" not in manifest
+
+
 def test_a_model_with_one_noise_level_comes_back(tmp_path):
     loaded = load_bundle(save_bundle(single_bundle(network()), tmp_path / "deep" / "model"))
     assert (loaded.sigmas, loaded.experts, loaded.sigma_e) == ((0.5,), ("classifier",), None)
@@ -241,12 +253,16 @@ def test_names_of_parts_cannot_lead_out_of_the_folder(name, tmp_path):
 INCONSISTENT = [
     ({"sigmas": (0.25, 0.5)}, "need as many experts"),
     ({"sigmas": (0.5, 0.25, 1.0)}, "sigmas ascend"),
-    ({"sigmas": (0.25, 0.25, 1.0)}, "sigmas ascend"),
+    ({"sigmas": (0.25, 0.25, 1.0)}, "experts that share a σ need names"),
+    ({"names": ("low", "high")}, "one each"),
+    ({"names": ("low", "high", "high")}, "none of them twice"),
+    ({"names": ("low", "high", "estimator")}, "or the estimator's"),
+    ({"names": ("low", "high", "")}, "at least 1 character"),
     ({"sigmas": (0.0, 0.25, 1.0)}, "positive"),
     ({"sigmas": (0.25, 0.5, float("inf"))}, "positive|finite"),
     ({"sigma_e": -1.0}, "positive"),
     ({"sigma_e": None}, "several need one"),
-    ({"sigmas": (0.25,), "experts": ("low",)}, "one noise level needs no estimator"),
+    ({"sigmas": (0.25,), "experts": ("low",)}, "one expert needs no estimator"),
     ({"experts": ("low", "high", "absent")}, "absent"),
     ({"classes": ("cat", "dog")}, "3 classes have 2 names"),
     ({"num_classes": 1}, "greater than or equal to 2"),

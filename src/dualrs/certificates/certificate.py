@@ -89,15 +89,16 @@ class StageCounts:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Record why one noise level is harmless near x: it is not chosen there, or its expert answers the label.
+    """Record why one expert is harmless near x: it is not chosen there, or it answers the label.
 
     Each radius holds by itself; only their combination in the certificate holds with its full confidence.
 
     Args:
-        sigma: The noise level, positive and finite.
+        sigma: Its noise level, positive and finite.
         exclusion_radius: Radius X within which the estimator does not choose it, finite and at least 0.
-        agreement_radius: Radius R within which its expert answers the certificate's label, finite and at
-            least 0; None if the expert was not examined.
+        agreement_radius: Radius R within which it answers the certificate's label, finite and at least 0;
+            None if it was not examined.
+        expert: Its name; None in records that do not say.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -107,6 +108,7 @@ class Route:
     sigma: float
     exclusion_radius: float
     agreement_radius: float | None
+    expert: str | None = None
 
     def __post_init__(self) -> None:
         _store(self, "sigma", positive("sigma", self.sigma))
@@ -116,7 +118,7 @@ class Route:
 
     @property
     def radius(self) -> float:
-        """Radius within which the noise level cannot change the answer."""
+        """Radius within which the expert cannot change the answer."""
         return max(self.exclusion_radius, self.agreement_radius or 0.0)
 
 
@@ -131,15 +133,17 @@ class Certificate:
         label: The class, at least 0; None if the procedure abstains.
         radius: Certified radius in the units of the input, finite and at least 0; 0 promises the label
             of x alone, and nothing if the procedure abstains.
-        sigma: Noise level whose classifier answered; None if the choice of a noise level abstained.
+        sigma: Noise level whose classifier answered; None if the choice of a classifier abstained.
         alpha: Failure probability of the whole certificate, in (0, 1).
         rule: The procedure, such as "cohen", "min" or "routed".
         stages: Raw votes of every stage, in the order in which they were drawn.
-        estimator_radius: Radius within which the chosen noise level is certified; 0 if the estimator
+        estimator_radius: Radius within which the choice of the classifier is certified; 0 if the estimator
             abstained or claims x alone, None if there is no estimator.
-        classifier_radius: Radius within which the classifier at the chosen noise level is certified; 0
-            if it abstained or claims x alone, None if it was not asked or is the only stage.
-        routes: One for each noise level, if the radius is that of the weakest of them (rule "routed").
+        classifier_radius: Radius within which the chosen classifier is certified; 0 if it abstained or
+            claims x alone, None if it was not asked or is the only stage.
+        routes: One for each expert, if the radius is that of the weakest of them (rule "routed").
+        expert: Name of the base classifier that answered at `sigma`; None if the choice of one abstained,
+            and in records that do not say.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -156,6 +160,7 @@ class Certificate:
     estimator_radius: float | None = None
     classifier_radius: float | None = None
     routes: tuple[Route, ...] | None = None
+    expert: str | None = None
 
     def __post_init__(self) -> None:
         if self.label is not None:

@@ -56,7 +56,7 @@ def certify(
     """
     sigma, alpha = positive("sigma", sigma), failure_probability("alpha", alpha)
     check_certify_votes(n0, n, alpha)
-    return _single("cohen", certify_stage(model, sigma, n0=n0, n=n, level=alpha), sigma, alpha)
+    return _single("cohen", certify_stage(model, sigma, n0=n0, n=n, level=alpha), sigma, alpha, model)
 
 
 def predict(sigma: float, *, n: int = 10_000, alpha: float = 0.001, model: str = "classifier") -> Procedure:
@@ -82,7 +82,7 @@ def predict(sigma: float, *, n: int = 10_000, alpha: float = 0.001, model: str =
     """
     sigma, alpha = positive("sigma", sigma), failure_probability("alpha", alpha)
     check_predict_votes(n, alpha)
-    return _single("predict", predict_stage(model, sigma, n=n, level=alpha), sigma, alpha)
+    return _single("predict", predict_stage(model, sigma, n=n, level=alpha), sigma, alpha, model)
 
 
 def dual_certify(
@@ -98,19 +98,20 @@ def dual_certify(
     """Certify the dual classifier at x: label and radii are all right with probability at least `1 - alpha`.
 
     The min rule of dual randomized smoothing (Sun, Mao, Vechev 2026, Theorems 4.1 and 4.2): CERTIFY the
-    variance estimator at `alpha / 2`, then CERTIFY the classifier at the noise level it chose at
+    variance estimator at `alpha / 2`, then CERTIFY the expert that it chose, at its noise level, at
     `alpha / 2`. The radius is the smaller of the two, and by the union bound both recorded radii hold
     together. If the estimator abstains, so does the procedure, and no expert is asked.
 
     Args:
         sigma_e: Noise level of the estimator, positive and finite. The paper takes at least the largest
             of `sigmas`; the guarantee does not need it, but a small one caps the radius.
-        sigmas: Candidate noise levels, strictly ascending. Class i of the estimator is the i-th of them.
+        sigmas: Noise levels of the candidates, ascending. Class i of the estimator is the i-th of them.
         n0: Selection votes of each stage, at least 1.
         n: Estimation votes of each stage; enough that a unanimous vote certifies something.
         alpha: Failure probability of both stages together, in (0, 1).
         estimator: Name of the variance estimator in the requests.
-        experts: Names of the classifiers at each of `sigmas`; `expert_name(sigma)` if None.
+        experts: Distinct names of the candidates' classifiers; `expert_name(sigma)` if None, so where
+            several share a noise level they must be named.
 
     Returns:
         The procedure; its certificate has rule "min".
@@ -119,7 +120,7 @@ def dual_certify(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is outside of its range, or `n` too small for `alpha / 2`. Raised by
             this call. The running procedure raises it for an answer that is not a vote count, or not
-            one per candidate noise level.
+            one per candidate.
 
     Examples:
         >>> import numpy as np
@@ -147,17 +148,18 @@ def dual_predict(
 ) -> Procedure:
     """Predict the dual classifier's label at x alone: right with probability at least `1 - alpha`.
 
-    PREDICT of Cohen et al. 2019 twice, as Sun, Mao, Vechev 2026 combine it: the estimator's noise level
-    at `alpha / 2`, then the label of the classifier there at `alpha / 2`. Either abstention is one of
+    PREDICT of Cohen et al. 2019 twice, as Sun, Mao, Vechev 2026 combine it: the estimator's choice of an
+    expert at `alpha / 2`, then that expert's label at `alpha / 2`. Either abstention is one of
     the procedure.
 
     Args:
         sigma_e: Noise level of the estimator, positive and finite.
-        sigmas: Candidate noise levels, strictly ascending. Class i of the estimator is the i-th of them.
+        sigmas: Noise levels of the candidates, ascending. Class i of the estimator is the i-th of them.
         n: Votes of each stage; enough that a unanimous vote passes the test.
         alpha: Failure probability of both stages together, in (0, 1).
         estimator: Name of the variance estimator in the requests.
-        experts: Names of the classifiers at each of `sigmas`; `expert_name(sigma)` if None.
+        experts: Distinct names of the candidates' classifiers; `expert_name(sigma)` if None, so where
+            several share a noise level they must be named.
 
     Returns:
         The procedure; its certificate has rule "dual-predict" and radius 0.
@@ -166,7 +168,7 @@ def dual_predict(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is outside of its range, or `n` too small for `alpha / 2`. Raised by
             this call. The running procedure raises it for an answer that is not a vote count, or not
-            one per candidate noise level.
+            one per candidate.
     """
     alpha = failure_probability("alpha", alpha)
     check_predict_votes(n, alpha / 2)
@@ -185,21 +187,24 @@ def expert_name(sigma: float) -> str:
 
 
 def candidates(sigmas: Sequence[float], experts: Sequence[str] | None) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Return the candidate noise levels and the names of their experts, or refuse what cannot be such.
+    """Return the noise level and the name of every candidate, or refuse what cannot be such.
+
+    A candidate is an expert at a noise level. Several may share a noise level: the name tells their votes apart.
 
     Raises:
         TypeError: If a noise level is not a real number.
-        ValueError: If there is no noise level, if they do not ascend strictly, or if the names do not fit them.
+        ValueError: If there is no noise level, if one is below the one before it, or if the names do not fit
+            them or repeat.
     """
     levels = tuple(positive(f"sigmas[{i}]", sigma) for i, sigma in enumerate(sigmas))
-    if not levels or any(low >= high for low, high in pairwise(levels)):
-        raise ValueError(f"sigmas must be at least one noise level, strictly ascending, got {sigmas!r}")
+    if not levels or any(low > high for low, high in pairwise(levels)):
+        raise ValueError(f"sigmas must be at least one noise level, in ascending order, got {sigmas!r}")
     return levels, _expert_names(levels, experts)
 
 
-def _single(rule: str, stage: Stage, sigma: float, alpha: float) -> Procedure:
+def _single(rule: str, stage: Stage, sigma: float, alpha: float, model: str) -> Procedure:
     verdict = yield from stage
-    return Certificate(verdict.label, verdict.radius, sigma, alpha, rule, verdict.stages)
+    return Certificate(verdict.label, verdict.radius, sigma, alpha, rule, verdict.stages, expert=model)
 
 
 def _dual(
@@ -236,8 +241,8 @@ def _choose_then_classify(
     if choice.label is None:
         return Certificate(None, 0.0, None, alpha, rule, choice.stages, estimator_radius=0.0)
 
-    sigma = sigmas[choice.label]
-    answer = yield from stage(experts[choice.label], sigma, level=classifier_level, prefix="classifier/")
+    sigma, expert = sigmas[choice.label], experts[choice.label]
+    answer = yield from stage(expert, sigma, level=classifier_level, prefix="classifier/")
     return Certificate(
         answer.label,
         min(choice.radius, answer.radius),
@@ -247,16 +252,19 @@ def _choose_then_classify(
         choice.stages + answer.stages,
         estimator_radius=choice.radius,
         classifier_radius=answer.radius,
+        expert=expert,
     )
 
 
 def _expert_names(sigmas: tuple[float, ...], experts: Sequence[str] | None) -> tuple[str, ...]:
     if experts is None:
         names = tuple(expert_name(sigma) for sigma in sigmas)
-        # Six digits tell noise levels apart in practice; where they do not, one expert would answer for two.
+        # Equal noise levels, and those that six digits do not tell apart: one expert would answer for two.
         if len(set(names)) < len(names):
             raise ValueError(f"noise levels {sigmas} share expert names {names}: name the experts yourself")
         return names
     if isinstance(experts, str) or len(experts) != len(sigmas):
         raise ValueError(f"experts must be a sequence of {len(sigmas)} names, one per noise level, got {experts!r}")
+    if len(set(experts)) < len(experts):
+        raise ValueError(f"experts must have distinct names, which tell their votes apart, got {experts!r}")
     return tuple(experts)

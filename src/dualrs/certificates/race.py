@@ -74,11 +74,11 @@ def deadline(seconds: float) -> Callable[[], bool]:
 
 @dataclass(frozen=True)
 class Way:
-    """A candidate noise level: near x it is not chosen, or its expert answers the label.
+    """A candidate, an expert at its noise level: near x it is not chosen, or it answers the label.
 
     Args:
         sigma: The noise level.
-        agreement: That its expert answers the label.
+        agreement: That the expert answers the label.
         exclusion: That the estimator does not choose it; None if nothing is claimed about that.
     """
 
@@ -115,6 +115,7 @@ class Way:
             self.sigma,
             0.0 if self.exclusion is None else self.exclusion.proved(),
             self.agreement.proved() if self.agreement.votes.trials else None,
+            self.agreement.votes.model,
         )
 
 

@@ -1,4 +1,4 @@
-"""Certificates that look while they sample, for one noise level and for many.
+"""Certificates that look while they sample, for one expert and for many.
 
 The theorems are proved in docs/theory.md. In short: the estimator's votes exclude a candidate within a
 radius `X_i`, an expert's votes hold the label within `R_i`, and around x' the dual classifier answers the
@@ -91,29 +91,30 @@ def routed_certify(
     """Certify the dual classifier at x: label and radius are right with probability at least `1 - alpha`.
 
     The routed certificate `min_i max(X_i, R_i)` (docs/theory.md, Theorems 5 and 6): `n0` votes of the
-    estimator select the likely noise level, `n0` of its expert the label. Then the candidate with the
-    smallest radius gets votes, of the estimator or of its expert, until the goal is reached. No noise level
-    has to be certain: the radius is positive wherever the experts that may be chosen agree.
+    estimator select the likely candidate, `n0` of its expert the label. Then the candidate with the smallest
+    radius gets votes, of the estimator or of its expert, until the goal is reached. No choice has to be
+    certain: the radius is positive wherever the experts that may be chosen agree.
 
     Args:
         sigma_e: Noise level of the estimator, positive and finite.
-        sigmas: Candidate noise levels, strictly ascending. Class i of the estimator is the i-th of them.
+        sigmas: Noise levels of the candidates, ascending. Class i of the estimator is the i-th of them.
         n0: Selection votes of each of the two stages, at least 1.
         n: The most estimation votes of each model; enough that a unanimous vote certifies something.
         alpha: Failure probability of the certificate, in (0, 1).
         goal: When to stop; None spends the cap on the selected expert, for the largest radius.
         sequence: The kind of bounds, see `make_sequence`.
         estimator: Name of the variance estimator in the requests.
-        experts: Names of the classifiers at each of `sigmas`; `expert_name(sigma)` if None.
+        experts: Distinct names of the candidates' classifiers; `expert_name(sigma)` if None, so where
+            several share a noise level they must be named.
 
     Returns:
-        The procedure; its certificate has rule "routed" and a route for each noise level.
+        The procedure; its certificate has rule "routed" and a route for each candidate.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is outside of its range, or `n` too small for `alpha`. Raised by this
             call. The running procedure raises it for an answer that is not a vote count, or not one per
-            candidate noise level.
+            candidate.
     """
     sigma_e, plan = positive("sigma_e", sigma_e), _plan(n0, n, alpha, goal, sequence)
     levels, names = candidates(sigmas, experts)
@@ -123,14 +124,14 @@ def routed_certify(
 def _adaptive(sigma: float, model: str, plan: "_Plan") -> Procedure:
     pilot = yield from poll("selection", VoteRequest(model, sigma, plan.n0), None, None)
     if not any(pilot.counts):
-        return Certificate(None, 0.0, sigma, plan.alpha, "adaptive", (pilot,))
+        return Certificate(None, 0.0, sigma, plan.alpha, "adaptive", (pilot,), expert=model)
     votes = Votes("estimation", model, sigma, plan.selected_steps, len(pilot.counts), pilot)
     label = int(np.argmax(pilot.counts))
     way = Way(sigma, plan.agreement(votes, label, FailureBudget(plan.alpha), 1.0))
     yield from draw([way], plan.goal)
     radius = way.proved()
     stages = (pilot, *way.agreement.record())
-    return Certificate(label if radius > 0 else None, radius, sigma, plan.alpha, "adaptive", stages)
+    return Certificate(label if radius > 0 else None, radius, sigma, plan.alpha, "adaptive", stages, expert=model)
 
 
 def _routed(
@@ -142,7 +143,7 @@ def _routed(
     top = int(np.argmax(choice.counts))
     pilot = yield from poll("classifier/selection", VoteRequest(experts[top], sigmas[top], plan.n0), None, None)
     if not any(pilot.counts):
-        return Certificate(None, 0.0, sigmas[top], plan.alpha, "routed", (choice, pilot))
+        return Certificate(None, 0.0, sigmas[top], plan.alpha, "routed", (choice, pilot), expert=experts[top])
     label, classes = int(np.argmax(pilot.counts)), len(pilot.counts)
 
     # What is claimed, and at which level, depends on the selection votes alone, which no claim rests on.
@@ -171,6 +172,7 @@ def _routed(
         estimator_radius=min((route.exclusion_radius for i, route in enumerate(routes) if i != top), default=None),
         classifier_radius=routes[top].agreement_radius,
         routes=routes,
+        expert=experts[top],
     )
 
 

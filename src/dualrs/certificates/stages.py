@@ -144,6 +144,6 @@ def poll(
     if classes is not None and len(counts) != classes:
         raise ValueError(
             f"model {request.model!r} was answered with {len(counts)} class counts instead of {classes}: a "
-            "variance estimator has one class per noise level, and every model as many as in its last answer"
+            "variance estimator has one class per expert, and every model as many as in its last answer"
         )
     return StageCounts(name, request.model, request.sigma, tuple(counts.tolist()), request.count, level)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from dualrs.evaluation.metrics import certified_accuracy, certified_accuracy_interval, methods_of
-from dualrs.evaluation.table import DUAL, ORACLE, is_global
+from dualrs.evaluation.table import DUAL, ORACLE, has_shared_sigmas, is_global
 from dualrs.files import atomic_write
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _draw(table: pl.DataFrame, title: str, subtitle: str) -> Figure:
         order = sorted(methods, key=lambda method: (method != DUAL, method == ORACLE))
         axes.legend(
             [drawn[method] for method in order],
-            [_name(method) for method in order],
+            [_name(method, methods) for method in order],
             facecolor="white",
             edgecolor="none",
             framealpha=0.9,
@@ -113,11 +113,11 @@ def _style(method: str, methods: list[str]) -> dict[str, Any]:
     }
 
 
-def _name(method: str) -> str:
+def _name(method: str, methods: list[str]) -> str:
     if method == DUAL:
         return "dual, with 95 % interval"
     if method == ORACLE:
-        return "oracle σ (knows the label)"
+        return f"oracle {'expert' if has_shared_sigmas(methods) else 'σ'} (knows the label)"
     if is_global(method):
         return f"σ = {method.removeprefix('global-')} for all"
     return f"dual, {method.removeprefix(f'{DUAL}-')} rule" if method.startswith(f"{DUAL}-") else method

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dualrs.evaluation.table import DUAL, ORACLE, is_global
+from dualrs.evaluation.table import DUAL, ORACLE, has_shared_sigmas, is_global
 
 _BEST = "*"
 
@@ -18,7 +18,7 @@ def render(summary: Mapping[str, Any]) -> Table:
     """Shows a summary: certified accuracies in percent by method and radius, and below them what they cost.
 
     The dual method is bold. An asterisk marks the best of the methods with one σ at each radius. Without
-    colour nothing but emphasis is lost.
+    colour nothing but emphasis is lost. Experts are named where several share a σ.
 
     Args:
         summary: as `dualrs.evaluation.summarize` gives it, or as read from ``summary.json``.
@@ -71,12 +71,16 @@ def _costs(summary: Mapping[str, Any]) -> Table:
 def _remarks(summary: Mapping[str, Any]) -> list[str]:
     remarks = [f"{summary['inputs']:,} inputs{_widest(summary)}."]
     accuracy = summary["certified_accuracy"]
+    single, one = ("expert", "an expert") if has_shared_sigmas(accuracy) else ("σ", "σ")
     if sum(map(is_global, accuracy)) > 1:
-        remarks[0] += f" {_BEST} the best single σ at that radius."
+        remarks[0] += f" {_BEST} the best single {single} at that radius."
     if ORACLE in accuracy:
-        remarks.append("The oracle picks σ knowing the label: a bound on what choosing σ can reach, no classifier.")
+        reach = f"a bound on what choosing {one} can reach, no classifier"
+        remarks.append(f"The oracle picks {one} knowing the label: {reach}.")
     if estimator := summary["estimator"]:
         chosen = ", ".join(f"σ = {sigma} {_percent(share)} %" for sigma, share in estimator["sigma_shares"].items())
+        if experts := estimator.get("expert_shares"):
+            chosen += f" ({', '.join(f'{expert} {_percent(share)} %' for expert, share in experts.items())})"
         limited = estimator["limits_radius"]
         remarks.append(f"The estimator chose {chosen or 'no σ'}; it abstained on {_percent(estimator['abstained'])} %")
         remarks[-1] += "." if limited is None else f" and limits the radius of {_percent(limited)} % of certificates."

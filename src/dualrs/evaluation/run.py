@@ -15,12 +15,12 @@ from typing import Any, Unpack, cast
 import polars as pl
 from torch import Tensor
 
-from dualrs.certificates import Procedure, certify, expert_name
+from dualrs.certificates import Procedure, certify
 from dualrs.data import Dataset
 from dualrs.evaluation import metadata as describe
 from dualrs.evaluation.metrics import STANDARD_RADII, summarize
 from dualrs.evaluation.plots import plot_curves
-from dualrs.evaluation.table import DUAL, global_name, oracle_rows, row_of, table_of, write_parquet
+from dualrs.evaluation.table import DUAL, global_name, global_names, oracle_rows, row_of, table_of, write_parquet
 from dualrs.files import atomic_write
 from dualrs.progress import Progress
 from dualrs.sampling import Engine, Job, JobResult
@@ -64,8 +64,9 @@ def procedures(
     """Gives the methods that a model can be certified with, by name; each call makes a fresh procedure.
 
     A dual model has the method "dual" by the first rule, "dual-RULE" by every other and, to compare it with,
-    "global-σ" for each of its experts at its own σ: CERTIFY of Cohen et al. 2019, as published. A model with one
-    σ has "global-σ" by the first rule, and "global-σ-RULE". All have failure probability α, each for itself.
+    "global-σ" for each of its experts at its own σ, "global-σ (NAME)" where σ has several: CERTIFY of Cohen et al.
+    2019, as published. A model with one σ has "global-σ" by the first rule, and "global-σ-RULE". All have failure
+    probability α, each for itself.
 
     Args:
         model: whose base classifiers vote.
@@ -85,9 +86,9 @@ def procedures(
     for rule in rules:
         own = options if rule in _ADAPTIVE else fixed
         made[first if rule == rules[0] else f"{first}-{rule}"] = partial(model.procedure, rule, **own)
-    if isinstance(model, DualSmoothedClassifier):
-        for sigma in model.sigmas if global_sigmas else ():
-            made[global_name(sigma)] = partial(certify, sigma, **fixed, model=expert_name(sigma))
+    if isinstance(model, DualSmoothedClassifier) and global_sigmas:
+        for name, expert in zip(global_names(model.experts), model.experts, strict=True):
+            made[name] = partial(certify, expert.sigma, **fixed, model=expert.name)
     for make in made.values():
         make().close()  # refuses impossible arguments before any work is done
     return made

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import polars as pl
 from dualrs.certificates import Certificate
 from dualrs.files import atomic_write
 from dualrs.sampling import Outcome
+from dualrs.smoothing import Expert
 
 DUAL = "dual"
 """The method name of the dual smoothed classifier, by the first of its rules."""
@@ -30,6 +32,7 @@ SCHEMA = pl.Schema(
         "correct": pl.Boolean(),
         "radius": pl.Float64(),
         "sigma": pl.Float64(),
+        "expert": pl.String(),
         "estimator_radius": pl.Float64(),
         "classifier_radius": pl.Float64(),
         "samples": pl.Int64(),
@@ -43,13 +46,15 @@ SCHEMA = pl.Schema(
 """The columns of a results table.
 
 `idx` is the input's position in the published split and `label` its true class; `predicted` is null where
-the method abstains; `radius` and `sigma` are in the units of the input; `samples` counts the votes that the
-certificate rests on and `seconds` what they cost; `alpha` is its failure probability; `stages` holds the
-votes of each stage as JSON, and `routes` the radii of each noise level, likewise. Null are estimator and classifier
-radius where a method has no such stage, and `routes` where its radius is not that of the weakest route.
+the method abstains; `radius` and `sigma` are in the units of the input; `expert` names the base classifier that
+answered, as far as a record says; `samples` counts the votes that the certificate rests on and `seconds` what they
+cost; `alpha` is its failure probability; `stages` holds the votes of each stage as JSON, and `routes` the radii of each
+expert, likewise. Null are estimator and classifier radius where a method has no such stage, and `routes` where its
+radius is not that of the weakest route.
 """
-_NULLABLE = ("predicted", "sigma", "estimator_radius", "classifier_radius", "routes")
-_FROM_CERTIFICATE = ("radius", "sigma", "alpha", "rule", "estimator_radius", "classifier_radius")
+_NULLABLE = ("predicted", "sigma", "expert", "estimator_radius", "classifier_radius", "routes")
+_FROM_CERTIFICATE = ("radius", "sigma", "expert", "alpha", "rule", "estimator_radius", "classifier_radius")
+_WITHOUT_EXPERT = [name for name in SCHEMA if name != "expert"]  # the columns when each σ had one expert
 
 
 class ResultsError(ValueError):
@@ -66,9 +71,28 @@ def global_name(sigma: float) -> str:
     return f"{_GLOBAL_PREFIX}{sigma:g}"
 
 
+def global_names(experts: Sequence[Expert]) -> list[str]:
+    """Gives the method names of the experts that are smoothed for every input: by σ, and by name where σ has several.
+
+    Examples:
+        >>> global_names([Expert("a.onnx", 0.25), Expert("b.onnx", 0.5), Expert("c.onnx", 0.5, "wide")])
+        ['global-0.25', 'global-0.5 (expert-0.5)', 'global-0.5 (wide)']
+    """
+    by_sigma = [global_name(expert.sigma) for expert in experts]
+    times = Counter(by_sigma)
+    return [
+        name if times[name] == 1 else f"{name} ({expert.name})" for name, expert in zip(by_sigma, experts, strict=True)
+    ]
+
+
 def is_global(method: str) -> bool:
-    """Tells whether a method smooths at one σ for every input."""
+    """Tells whether a method smooths one classifier at one σ for every input."""
     return method.startswith(_GLOBAL_PREFIX)
+
+
+def has_shared_sigmas(methods: Iterable[str]) -> bool:
+    """Tells whether among the methods are several experts at one σ, so that σ does not say who answered."""
+    return any(is_global(method) and method.endswith(")") for method in methods)
 
 
 def row_of(idx: int, method: str, label: int, outcome: Outcome) -> dict[str, Any]:
@@ -133,12 +157,12 @@ def certificate_of(row: Mapping[str, Any]) -> Certificate:
 
 
 def oracle_rows(table: pl.DataFrame) -> pl.DataFrame:
-    """Derives what a choice of σ that knew the true label would reach: an upper bound, not a classifier.
+    """Derives what a choice of expert that knew the true label would reach: an upper bound, not a classifier.
 
     For each input this is the largest radius among the global-σ certificates that give the true label (the
-    smallest σ on ties), and an abstention where none does. It picks the best of K certificates, so its
-    `alpha` is the sum of theirs, at which all K hold together (union bound); `samples` and `seconds` are
-    sums too. The votes stay in the rows it was derived from: `stages` is empty.
+    smallest σ on ties, then the first in the table), and an abstention where none does. It picks the best of K
+    certificates, so its `alpha` is the sum of theirs, at which all K hold together (union bound); `samples` and
+    `seconds` are sums too. The votes stay in the rows it was derived from: `stages` is empty.
 
     Args:
         table: a results table; without global-σ methods there are no oracle rows.
@@ -149,10 +173,10 @@ def oracle_rows(table: pl.DataFrame) -> pl.DataFrame:
     hit = pl.col("correct")
     return (
         table.filter(pl.col("method").str.starts_with(_GLOBAL_PREFIX))
-        .sort(["correct", "radius", "sigma"], descending=[True, True, False])
+        .sort(["correct", "radius", "sigma"], descending=[True, True, False], maintain_order=True)
         .group_by("idx", maintain_order=True)
         .agg(
-            pl.col("label", "predicted", "correct", "radius", "sigma").first(),
+            pl.col("label", "predicted", "correct", "radius", "sigma", "expert").first(),
             pl.col("samples", "seconds").sum(),
             pl.col("alpha").sum().clip(upper_bound=1.0),
         )
@@ -164,6 +188,7 @@ def oracle_rows(table: pl.DataFrame) -> pl.DataFrame:
             abstained=~hit,
             predicted=pl.when(hit).then("predicted"),
             sigma=pl.when(hit).then("sigma"),
+            expert=pl.when(hit).then("expert"),
             radius=pl.when(hit).then("radius").otherwise(0.0),
             estimator_radius=pl.lit(None, pl.Float64()),
             classifier_radius=pl.lit(None, pl.Float64()),
@@ -188,7 +213,7 @@ def write_parquet(table: pl.DataFrame, path: str | Path) -> Path:
 
 
 def read_parquet(path: str | Path) -> pl.DataFrame:
-    """Reads a results table that `write_parquet` wrote.
+    """Reads a results table that `write_parquet` wrote, or an older version that had no column for the expert.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -199,6 +224,8 @@ def read_parquet(path: str | Path) -> pl.DataFrame:
         table = pl.read_parquet(io.BytesIO(content))
     except pl.exceptions.PolarsError as error:
         raise ResultsError(f"{path} ({len(content):,} bytes) is truncated or no Parquet file: {error}") from error
+    if table.columns == _WITHOUT_EXPERT:
+        table = table.with_columns(expert=pl.lit(None, pl.String())).select(SCHEMA.names())
     _refuse_other_columns(table, str(path))
     _refuse_nonsense(table, str(path))
     return table

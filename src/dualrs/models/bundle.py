@@ -50,8 +50,8 @@ class Bundle:
     """What a saved model consists of.
 
     Args:
-        sigmas: the noise level of each expert, ascending.
-        experts: the name of the part that answers at each of ``sigmas``; one part may serve several.
+        sigmas: the noise level of each expert, ascending; experts that have names may share one.
+        experts: the name of the part that each expert is; one part may be several.
         parts: by name.
         num_classes: K.
         sigma_e: noise level of the variance estimator, the part named "estimator"; None for a model with
@@ -59,6 +59,7 @@ class Bundle:
         classes: the names of the classes, if known.
         input: what inputs look like, if known.
         info: anything else worth keeping (training, accuracies), as JSON values.
+        names: of the experts, where their σ does not name them. Votes depend on them.
     """
 
     sigmas: tuple[float, ...]
@@ -69,6 +70,7 @@ class Bundle:
     classes: tuple[str, ...] | None = None
     input: InputSpec | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
 
 
 _PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # no separators, no leading dot: it stays within the folder
@@ -97,6 +99,7 @@ class _Manifest(_Strict):
     num_classes: int = Field(ge=2)
     sigmas: tuple[float, ...] = Field(min_length=1)
     experts: tuple[str, ...]
+    names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     sigma_e: float | None = None
     classes: tuple[str, ...] | None = None
     input: _InputEntry | None = None
@@ -111,11 +114,17 @@ class _Manifest(_Strict):
         if len(self.experts) != len(self.sigmas):
             raise ValueError(f"{len(self.sigmas)} sigmas need as many experts; got {len(self.experts)}")
         levels = (*self.sigmas, *([] if self.sigma_e is None else [self.sigma_e]))
-        if any(not (isfinite(s) and s > 0) for s in levels) or any(a >= b for a, b in pairwise(self.sigmas)):
+        if any(not (isfinite(s) and s > 0) for s in levels) or any(a > b for a, b in pairwise(self.sigmas)):
             raise ValueError(f"noise levels are positive and sigmas ascend; got {self.sigmas}, sigma_e {self.sigma_e}")
         if (self.sigma_e is None) != (len(self.sigmas) == 1):
             raise ValueError(
-                f"one noise level needs no estimator, several need one; got {self.sigmas}, sigma_e {self.sigma_e}"
+                f"one expert needs no estimator, several need one; got {self.sigmas}, sigma_e {self.sigma_e}"
+            )
+        names: tuple[object, ...] = self.sigmas if self.names is None else self.names
+        if len(names) != len(self.sigmas) or len({*names, "estimator"}) <= len(names):
+            raise ValueError(
+                f"experts that share a σ need names, one each and none of them twice or the estimator's; got "
+                f"{self.names} for {self.sigmas}"
             )
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise ValueError(f"{self.num_classes} classes have {len(self.classes)} names")
@@ -124,6 +133,8 @@ class _Manifest(_Strict):
 
 def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Path:
     """Writes a bundle; the folder appears whole or, on any error, stays as it was.
+
+    Parts with the same weights, such as one network told different σ, share a file.
 
     Args:
         bundle: what to save.
@@ -144,13 +155,17 @@ def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Pa
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        parts = {name: _write_part(part, name, new, half=half) for name, part in bundle.parts.items()}
+        parts: dict[str, dict[str, Any]] = {}
+        for name, part in bundle.parts.items():
+            parts[name] = _write_part(part, name, new, half=half, written=parts)
         manifest = {
             "format": "dualrs-bundle",
             "version": 1,
             "num_classes": bundle.num_classes,
             "sigmas": bundle.sigmas,
             "experts": bundle.experts,
+            # Left out where σ says as much, so that such a bundle stays what it always was, digest included.
+            **({} if bundle.names is None else {"names": bundle.names}),
             "sigma_e": bundle.sigma_e,
             "classes": bundle.classes,
             "input": asdict(bundle.input) if bundle.input else None,
@@ -177,7 +192,9 @@ def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Pa
     return folder
 
 
-def _write_part(part: Part, name: str, folder: Path, *, half: bool) -> dict[str, Any]:
+def _write_part(
+    part: Part, name: str, folder: Path, *, half: bool, written: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     if isinstance(part, Path):
         if part.suffix != ".onnx":
             raise TypeError(f"part {name!r}: a file must be an .onnx file; got {part}")
@@ -195,8 +212,11 @@ def _write_part(part: Part, name: str, folder: Path, *, half: bool) -> dict[str,
             weights = {key: _half(value, f"{name}: {key}") for key, value in weights.items()}
         content = save_tensors({key: value.contiguous() for key, value in weights.items()})
         entry = {"file": f"{name}.safetensors", "network": recipe.name, "arguments": dict(recipe.arguments)}
-    (folder / entry["file"]).write_bytes(content)
-    return {**entry, "sha256": hashlib.sha256(content).hexdigest()}
+    digest = hashlib.sha256(content).hexdigest()
+    same = next((other["file"] for other in written.values() if other["sha256"] == digest), None)
+    if same is None:
+        (folder / entry["file"]).write_bytes(content)
+    return {**entry, "file": same or entry["file"], "sha256": digest}
 
 
 def _half(weight: Tensor, name: str) -> Tensor:
@@ -219,6 +239,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     return Bundle(
         sigmas=manifest.sigmas,
         experts=manifest.experts,
+        names=manifest.names,
         parts=parts,
         num_classes=manifest.num_classes,
         sigma_e=manifest.sigma_e,

@@ -2,6 +2,7 @@
 
 from dualrs.smoothing.base import CLASSIFIER, ESTIMATOR, Smoothed
 from dualrs.smoothing.dual import DualSmoothedClassifier
+from dualrs.smoothing.experts import Expert
 from dualrs.smoothing.loading import load
 from dualrs.smoothing.options import CertifyOptions, Execution, FixedOptions
 from dualrs.smoothing.single import SmoothedClassifier
@@ -12,6 +13,7 @@ __all__ = [
     "CertifyOptions",
     "DualSmoothedClassifier",
     "Execution",
+    "Expert",
     "FixedOptions",
     "Smoothed",
     "SmoothedClassifier",

@@ -208,18 +208,21 @@ class Smoothed(ABC):
         folder: str | Path,
         *,
         half: bool,
-        experts: Mapping[float, str],
+        sigmas: tuple[float, ...],
+        experts: tuple[str, ...],
         parts: Mapping[str, Part],
+        names: tuple[str, ...] | None = None,
         sigma_e: float | None = None,
     ) -> Path:
-        """Writes a bundle, given the name of the part that answers at each σ, and the parts."""
+        """Writes a bundle of these parts, see `dualrs.models.Bundle`, with what else is known of the model."""
         if self.num_classes is None:
             raise ValueError(
                 "the number of classes is not known yet: pass num_classes to the constructor before saving"
             )
         bundle = Bundle(
-            sigmas=tuple(experts),
-            experts=tuple(experts.values()),
+            sigmas=sigmas,
+            experts=experts,
+            names=names,
             parts=parts,
             num_classes=self.num_classes,
             sigma_e=sigma_e,

@@ -9,6 +9,7 @@ from typing import Unpack
 from dualrs.models import find_bundle, load_bundle
 from dualrs.smoothing.base import ESTIMATOR
 from dualrs.smoothing.dual import DualSmoothedClassifier
+from dualrs.smoothing.experts import Expert
 from dualrs.smoothing.options import Execution
 from dualrs.smoothing.single import SmoothedClassifier
 
@@ -24,15 +25,17 @@ def load(folder: str | Path, **execution: Unpack[Execution]) -> SmoothedClassifi
         BundleError: there is no such bundle, or one of its files is missing, truncated or altered.
     """
     bundle = load_bundle(find_bundle(folder))
-    experts = {s: bundle.parts[name] for s, name in zip(bundle.sigmas, bundle.experts, strict=True)}
+    bases = [bundle.parts[part] for part in bundle.experts]
     model: SmoothedClassifier | DualSmoothedClassifier
     if bundle.sigma_e is None:
-        (sigma,) = bundle.sigmas
-        model = SmoothedClassifier(experts[sigma], sigma, bundle.num_classes, **execution)
+        (base,), (sigma,) = bases, bundle.sigmas
+        model = SmoothedClassifier(base, sigma, bundle.num_classes, **execution)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # whoever built the model was warned about σ_e
             estimator = bundle.parts[ESTIMATOR]
+            names = bundle.names or (None,) * len(bases)
+            experts = [Expert(*each) for each in zip(bases, bundle.sigmas, names, strict=True)]
             model = DualSmoothedClassifier(estimator, bundle.sigma_e, experts, bundle.num_classes, **execution)
     model.input, model.classes, model.info = bundle.input, bundle.classes, bundle.info
     return model

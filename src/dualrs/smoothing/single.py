@@ -59,4 +59,4 @@ class SmoothedClassifier(Smoothed):
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
         """Writes a bundle that `load` reads; see `dualrs.models.save_bundle`."""
         parts = {CLASSIFIER: to_part(self.base, "the base classifier")}
-        return self._save(folder, half=half, experts={self.sigma: CLASSIFIER}, parts=parts)
+        return self._save(folder, half=half, sigmas=(self.sigma,), experts=(CLASSIFIER,), parts=parts)

@@ -11,6 +11,7 @@ from dualrs.data import Dataset
 from dualrs.evaluation.config import evenly_spaced
 from dualrs.evaluation.doctor._figures import Diagnosis, Model
 from dualrs.evaluation.doctor._findings import judge
+from dualrs.evaluation.doctor._inputs import find_misfits
 from dualrs.evaluation.doctor._measuring import examine, find_caps, measure_accuracy, measure_work, smallest_n
 from dualrs.smoothing import ESTIMATOR, SmoothedClassifier
 
@@ -62,6 +63,7 @@ def diagnose(
     labelled = {} if dataset is None or "accuracy" in skipped else _images(model, dataset, _LABELLED)
     labels = {} if dataset is None else {i: dataset.label(i) for i in labelled}
     sight, choices = measure_accuracy(model, sigmas, labelled, labels) if labelled else ((), None)
+    rows = {base.name: base.batch_size for base in bases}
     diagnosis = Diagnosis(
         n=n,
         alpha=alpha,
@@ -75,6 +77,7 @@ def diagnose(
         sight=sight,
         choices=choices,
         skipped=skipped,
+        misfits=find_misfits(model, sight, labelled, labels, rows) if labelled else (),
     )
     return replace(diagnosis, findings=judge(diagnosis))
 

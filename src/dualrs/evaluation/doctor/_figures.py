@@ -116,14 +116,32 @@ class Sight:
 
 
 @dataclass(frozen=True)
+class Misfit:
+    """An expert that sees much better if its inputs are changed: it seems to expect other ones.
+
+    Attributes:
+        expects: what it seems to expect.
+        before, after: the shares of ``images`` that it is right on without noise, as they are and changed to that.
+    """
+
+    name: str
+    expects: str
+    images: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """What `diagnose` found; figures first, then what they mean.
 
     Attributes:
         n, alpha, rule: what was examined for; ``smallest_n`` is the least with which anything can be certified.
         chance: 1 / number of classes.
-        choices: the share of labelled images on which the estimator chose each σ, under one noise draw.
+        choices: the share of labelled images on which the estimator chose each σ, or each expert by σ and name where
+            several share one, under one noise draw.
         skipped: by part, why it was not examined.
+        misfits: experts that seem to expect other inputs than they get.
     """
 
     n: int
@@ -138,6 +156,7 @@ class Diagnosis:
     sight: tuple[Sight, ...]
     choices: Mapping[str, float] | None
     skipped: Mapping[str, str]
+    misfits: tuple[Misfit, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

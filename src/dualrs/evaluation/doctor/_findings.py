@@ -17,7 +17,7 @@ _ALWAYS = 0.95  # a share of choices that leaves nothing to choose
 
 def judge(diagnosis: Diagnosis) -> tuple[Finding, ...]:
     """The findings about what was measured, problems first."""
-    parts = (_on_function, _on_speed, _on_work, _on_caps, _on_sight, _on_choices)
+    parts = (_on_function, _on_speed, _on_work, _on_caps, _on_inputs, _on_sight, _on_choices)
     found = [finding for part in parts for finding in part(diagnosis)]
     found += [Finding("note", f"Not examined: {part}, because {reason}.") for part, reason in diagnosis.skipped.items()]
     return tuple(sorted(found, key=lambda finding: get_args(Level).index(finding.level)))
@@ -101,6 +101,16 @@ def _on_caps(diagnosis: Diagnosis) -> Iterator[Finding]:
         )
 
 
+def _on_inputs(diagnosis: Diagnosis) -> Iterator[Finding]:
+    for each in diagnosis.misfits:
+        yield Finding(
+            "problem",
+            f"{each.name} looks as if it expects {each.expects}: without noise it is right on "
+            f"{percent(each.before, 1)} of {each.images} images as they are, and on {percent(each.after, 1)} if they "
+            "are changed to that. Normalisation belongs inside the network, once; noise is added to images in [0, 1].",
+        )
+
+
 def _on_sight(diagnosis: Diagnosis) -> Iterator[Finding]:
     for each in diagnosis.sight:
         if each.invalid:
@@ -110,7 +120,8 @@ def _on_sight(diagnosis: Diagnosis) -> Iterator[Finding]:
                 "against every class: look for overflow, above all in 16-bit precision.",
             )
         if diagnosis.chance is not None and (each.interval[0] <= diagnosis.chance or each.answer_share == 1):
-            yield Finding("problem", _blind(each, diagnosis.chance))
+            explained = any(misfit.name == each.name for misfit in diagnosis.misfits)
+            yield Finding("problem", _blind(each, diagnosis.chance, explained=explained))
         elif each.noisy < each.clean / 2:
             yield Finding(
                 "note",
@@ -119,7 +130,7 @@ def _on_sight(diagnosis: Diagnosis) -> Iterator[Finding]:
             )
 
 
-def _blind(sight: Sight, chance: float) -> str:
+def _blind(sight: Sight, chance: float, *, explained: bool) -> str:
     low, high = sight.interval
     text = (
         f"{sight.name} is right on {percent(sight.noisy, 1)} of {sight.images} images under noise of σ = "
@@ -131,6 +142,8 @@ def _blind(sight: Sight, chance: float) -> str:
     worst = max(chance, sight.noisy)
     if sight.clean - worst > (1 - worst) / 4:
         return f"{text}. So it can see, but not through noise: train it under noise of that σ, or denoise first."
+    if explained:
+        return f"{text}. See above for the inputs that it seems to expect."
     causes = "normalisation missing or applied twice (it belongs inside the network, once), or classes in another order"
     return f"{text}. Usual causes: {causes}."
 

@@ -27,6 +27,7 @@ from dualrs.certificates import (
 )
 from dualrs.evaluation.doctor._figures import BaseReport, Cap, Model, Sight, Work
 from dualrs.evaluation.metrics import confidence_interval
+from dualrs.evaluation.table import global_names
 from dualrs.sampling import Backend, Job, ModelStats, NotAFixedFunctionError
 from dualrs.smoothing import ESTIMATOR, DualSmoothedClassifier
 
@@ -159,7 +160,7 @@ def measure_work(model: Model, inputs: Mapping[int, Tensor], n: int, alpha: floa
 def measure_accuracy(
     model: Model, sigmas: Mapping[str, float], inputs: Mapping[int, Tensor], labels: Mapping[int, int]
 ) -> tuple[tuple[Sight, ...], dict[str, float] | None]:
-    """How often each expert is right, and the shares of the σ that the estimator chooses, if there is one."""
+    """How often each expert is right, and the shares of the choices of the estimator, if there is one."""
     engine = model.engine()
     jobs = (Job(i, x, {name: _ask(name, sigma, 1) for name, sigma in sigmas.items()}) for i, x in inputs.items())
     answers: dict[str, dict[int, int | None]] = {name: {} for name in sigmas}
@@ -170,10 +171,11 @@ def measure_accuracy(
     choices, shape = None, next(iter(inputs.values())).shape
     if isinstance(model, DualSmoothedClassifier):
         chosen = Counter(answers.pop(ESTIMATOR).values())
-        choices = {f"{sigma:g}": chosen[i] / len(inputs) for i, sigma in enumerate(model.sigmas)}
+        names = [name.removeprefix("global-") for name in global_names(model.experts)]
+        choices = {name: chosen[i] / len(inputs) for i, name in enumerate(names)}
     sight = []
     for name, noisy in answers.items():
-        clean = _answers(model.backend(name, shape), engine.stats[name].batch_size, inputs)
+        clean = clean_answers(model.backend(name, shape), engine.stats[name].batch_size, inputs)
         right = sum(noisy[i] == label for i, label in labels.items())
         low, high = confidence_interval(right, len(inputs))
         ((answer, most),) = Counter(noisy.values()).most_common(1)
@@ -193,8 +195,8 @@ def measure_accuracy(
     return tuple(sight), choices
 
 
-def _answers(backend: Backend, rows: int, inputs: Mapping[int, Tensor]) -> dict[int, int]:
-    """Without noise."""
+def clean_answers(backend: Backend, rows: int, inputs: Mapping[int, Tensor]) -> dict[int, int]:
+    """The answers without noise, in batches of so many rows."""
     answers: list[int] = []
     images = list(inputs.values())
     for start in range(0, len(images), rows):
