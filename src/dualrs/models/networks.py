@@ -8,6 +8,7 @@ leave that range) and normalises them itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -88,4 +89,48 @@ class ResNet9(nn.Module):
         features = self.features(self.normalize(x))
         pooled = F.adaptive_max_pool2d(features, 1).flatten(1)
         logits: Tensor = self.head(pooled) * self._LOGIT_SCALE
+        return logits
+
+
+class SmallConvNet(nn.Module):
+    """Strided convolutions, then linear layers, with ReLU between them and nothing that normalises inside.
+
+    With its defaults, the small network of Wong et al. 2018 (arXiv 1805.12514), whose robust weights are published.
+
+    Args:
+        num_classes: number of logits K.
+        mean: per-channel mean of the clean training images, in [0, 1]; its length sets the channels.
+        std: per-channel standard deviation, in the same units.
+        image_size: height and width of the images, in pixels.
+        channels: of each convolution, 4 x 4 with stride 2 and padding 1; each halves the image.
+        hidden: units of each linear layer before the last.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        image_size: int = 32,
+        channels: Sequence[int] = (16, 32),
+        hidden: Sequence[int] = (100,),
+    ) -> None:
+        super().__init__()
+        side = image_size >> len(channels)
+        if side < 1:
+            raise ValueError(f"{len(channels)} halvings leave nothing of images of {image_size} pixels")
+        self.normalize = Normalize(mean, std)
+        layers: list[nn.Module] = []
+        for before, after in pairwise((len(mean), *channels)):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+        layers.append(nn.Flatten())
+        sizes = (channels[-1] * side * side, *hidden, num_classes)
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.body = nn.Sequential(*layers[:-1])  # logits are not clipped
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images (B, C, H, W) in [0, 1] units to logits (B, K)."""
+        logits: Tensor = self.body(self.normalize(x))
         return logits
