@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test results benchmark format clean
+.PHONY: quickstart test results benchmark ablations format clean
 
 quickstart: .venv/installed ## certify real images with the shipped model
 	$(BIN)/dualrs quickstart
@@ -28,6 +28,10 @@ benchmark: .venv/installed-bench ## measure anew what benchmarks/README.md shows
 	$(BIN)/python benchmarks/replay.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python scripts/update_readme.py
+
+ablations: .venv/installed ## run what docs/results.md has no record of yet; takes hours, and goes on where it was interrupted
+	$(BIN)/python benchmarks/ablations.py
+	$(BIN)/python benchmarks/results_page.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .

@@ -43,14 +43,14 @@ def throughput(record: Record) -> str:
         [name, *(_ratio(model["ratios"][name]) for model in models.values()), _target(models, name)] for name in names
     ]
     data = ", ".join(f"of {model['data']} for {name}" for name, model in models.items())
-    return _paragraphs(
+    return paragraphs(
         f"Votes per second on one network, σ = {settings['sigma']:g}, {settings['threads']} threads, medians of "
         f"{settings['repeats']} interleaved runs of {settings['votes']:,} votes per image, images {data}. The "
         f"shipped experts run; *bare* is the network on one batch of {settings['batch_size']} without noise.",
-        _table(["votes per second", *models], rates),
+        table(["votes per second", *models], rates),
         "Ratios are medians over the turns, with the least and the most; *engine* is dualrs with float noise, ART is "
         "the Adversarial Robustness Toolbox at the better of its batch sizes.",
-        _table(["ratio", *models, "target"], ratios),
+        table(["ratio", *models, "target"], ratios),
     )
 
 
@@ -65,10 +65,10 @@ def memory(record: Record) -> str:
         rows.append([f"`{rule}`", *peaks, f"{found['ratio']:.3f}", f"≤ {found['target']:g}"])
     counts = [f"n = {n:,}" for n in record["settings"]["counts"]]
     shape = " × ".join(map(str, record["settings"]["shape"]))
-    return _paragraphs(
+    return paragraphs(
         f"Peak resident memory of a process that certifies one {shape} image, all libraries included; in brackets what "
         "came on top of a run with 1,000 votes before it.",
-        _table(["", *counts, "ratio", "target"], rows),
+        table(["", *counts, "ratio", "target"], rows),
     )
 
 
@@ -83,13 +83,13 @@ def sequences(record: Record) -> str:
         votes.append([p, "yes" if float(p) > settings["p0"] else "no", *decided])
         ends = [kind["at_cap"][p] for kind in found.values()]
         bounds.append([p, f"{ends[0]['fixed']:.5f}", *(_bound(end) for end in ends)])
-    return _paragraphs(
+    return paragraphs(
         f"Expected votes until it is known, at level {settings['level']:g}, whether p exceeds Φ(1) = "
         f"{settings['p0']:.4f}, with the share of runs that know it by {settings['cap']:,}; computed exactly.",
-        _table(["p", "answer", *found], votes),
+        table(["p", "answer", *found], votes),
         f"Lower bounds after {settings['cap']:,} votes with the expected successes, and the radius as a share of the "
         "one by the bound of fixed length (Clopper and Pearson).",
-        _table(["p", "fixed length", *found], bounds),
+        table(["p", "fixed length", *found], bounds),
     )
 
 
@@ -115,9 +115,9 @@ def cost(record: Record) -> str:
         ]
         parts += [
             f"{name}, {found['images']} test images:",
-            _table(["", "votes/input", "to plain", "s/input", "to plain", "fill rate"], rows),
+            table(["", "votes/input", "to plain", "s/input", "to plain", "fill rate"], rows),
         ]
-    return _paragraphs(*parts)
+    return paragraphs(*parts)
 
 
 def replay(record: Record) -> str:
@@ -152,13 +152,13 @@ def replay(record: Record) -> str:
         ]
         parts += [
             f"{name}, {found['inputs']} inputs:",
-            _table(["", "votes/input", "to plain", "ACR", "accuracy", "abstained"], rows),
+            table(["", "votes/input", "to plain", "ACR", "accuracy", "abstained"], rows),
             f"The target decides as the full cap does on {100 * found['same_decision']:.1f} % of inputs; the tolerance "
             f"loses {found['tolerance_loss']:.2f} points of certified accuracy on average; below R = 2.5 σ_e no input "
             f"loses more than {found['largest_loss_to_min']:.3f} against the min rule. Other divisions of α:",
-            _table(["", "ACR", "accuracy", "votes"], divisions),
+            table(["", "ACR", "accuracy", "votes"], divisions),
         ]
-    return _paragraphs(*parts)
+    return paragraphs(*parts)
 
 
 def curves(name: str, summary: Record) -> str:
@@ -174,11 +174,11 @@ def curves(name: str, summary: Record) -> str:
     gains = [f"{100 * (accuracy['dual'][r] - accuracy['dual-min'][r]):+.1f}" for r in radii]
     rows.append(["routed − min", *gains])
     settings = summary["metadata"]["certification"]
-    return _paragraphs(
+    return paragraphs(
         f"{name}: {summary['inputs']} test images, n0 = {settings['n0']}, n = {settings['n']:,}, "
         f"α = {settings['alpha']:g}, all methods on the same votes. Certified accuracy in percent, 95 % intervals "
         "below.",
-        _table(["r =", *radii], rows),
+        table(["r =", *radii], rows),
         f"![Certified accuracy on {name}](results/curves-{name}/curves.png)",
     )
 
@@ -203,7 +203,7 @@ def rendered() -> str:
         path = RESULTS / f"{name}.json"
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
-            parts.append(f"## {title}\n\n{section(record)}\n{_machine(record['machine'])}")
+            parts.append(f"## {title}\n\n{section(record)}\n{machine_line(record['machine'])}")
     runs = sorted(RESULTS.glob("curves-*/summary.json"))
     if runs:
         parts.append("## Certified accuracy\n")
@@ -221,7 +221,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _machine(machine: Record) -> str:
+def machine_line(machine: Record) -> str:
+    """What a record was made on."""
     software = {"Python" if name == "python" else name: version for name, version in machine["software"].items()}
     versions = ", ".join(f"{name} {version}" for name, version in software.items() if version)
     return (
@@ -230,12 +231,14 @@ def _machine(machine: Record) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, numbers to the right."""
     lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _paragraphs(*texts: str) -> str:
+def paragraphs(*texts: str) -> str:
+    """Texts with an empty line between them."""
     return "\n\n".join(texts) + "\n"
 
 
