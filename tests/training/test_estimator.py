@@ -6,6 +6,7 @@ import torch
 
 from dualrs.training.config import EstimatorConfig
 from dualrs.training.estimator import class_weights, train_estimator, variance_objective
+from dualrs.training.loop import Batch
 
 BASE = {
     "network": {"width": 4},
@@ -29,12 +30,11 @@ class Fixed(torch.nn.Module):
         return self.logits
 
 
-def loss_of(logits, radii, **changes):
+def loss_of(logits, radii, *, done=0.5, **changes):
     objective = variance_objective(torch.tensor(radii), 1.0, config(**changes))
     count = len(radii)
-    return objective(
-        Fixed(torch.tensor(logits)), torch.zeros(count, 1, 4, 4), torch.arange(count), torch.Generator().manual_seed(0)
-    )
+    batch = Batch(torch.zeros(count, 1, 4, 4), torch.arange(count), torch.Generator().manual_seed(0), done=done)
+    return objective(Fixed(torch.tensor(logits)), batch)
 
 
 def test_class_weights_are_inverse_shares_with_mean_one():
@@ -94,3 +94,88 @@ def test_features_are_taken_from_another_network(train_data, tmp_path):
 def test_nothing_certified_is_an_error(train_data, tmp_path):
     with pytest.raises(ValueError, match="none of the 96 labelled images is certified"):
         train_estimator(config(), train_data, np.zeros((96, 2)), 0.5, start=None, folder=tmp_path, seed=0)
+
+
+def test_hard_targets_are_the_best_sigma():
+    logits = [[1.0, 0.0, -1.0]] * 2
+    loss, _ = loss_of(logits, [[0.1, 0.4, 0.2]], targets="hard", consistency=0.0, entropy=0.0, class_weights=False)
+    assert loss.item() == pytest.approx(math.log(math.exp(1) + 1 + math.exp(-1)))
+
+
+def test_consistency_warms_up():
+    options = {"consistency": 2.0, "radius_weight": "none", "class_weights": False, "consistency_warmup": 0.4}
+    logits, radii = [[5.0, 0.0, 0.0], [0.0, 0.0, 5.0]], [[0.2, 0.4, 0.7]]
+    bare, _ = loss_of(logits, radii, consistency=0.0, entropy=0.0, class_weights=False)
+    full, quarter, none = (loss_of(logits, radii, done=done, **options)[0] for done in (0.4, 0.1, 0.0))
+    assert (quarter - bare).item() == pytest.approx((full - bare).item() / 4, rel=1e-5)
+    assert none.item() == pytest.approx(bare.item(), abs=1e-6)
+
+
+def test_the_utility_is_one_more_part():
+    utility = {"radii": [0.0, 0.3], "weights": [1.0, 2.0], "sharpness": 0.2}
+    logits, radii = [[0.5, 0.0], [1.5, 0.0]], [[0.4, 0.0]]
+    options = {"consistency": 0.0, "entropy": 0.0, "class_weights": False}
+    alone, metrics = loss_of(logits, radii, targets="none", utility=utility, **options)
+    both, _ = loss_of(logits, radii, utility=utility, **options)
+    soft, _ = loss_of(logits, radii, **options)
+    assert both.item() == pytest.approx(alone.item() + soft.item(), rel=1e-5)
+    assert metrics["missed_utility"].item() == pytest.approx(alone.item())
+    # z_0 - z_1 is 0.5 and 1.5: mean 1, variance 1/2, so candidate 1 is excluded within sqrt(2).
+    degrees = [1 / (1 + math.exp(-(math.sqrt(2) - r) / 0.2)) for r in (0.0, 0.3)]
+    expected = sum(w * (1 - d - 0.03 * math.log(d)) for w, d in zip((1, 2), degrees, strict=True))
+    assert alone.item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("targets", ["soft", "none"])
+def test_gradients_are_finite_at_extreme_logits(targets):
+    logits = torch.tensor([[150.0, -150.0, 0.0], [-150.0, 150.0, 0.0]], requires_grad=True)
+    objective = variance_objective(torch.tensor([[0.1, 0.4, 0.2]]), 1.0, config(targets=targets, utility={}))
+    batch = Batch(torch.zeros(1, 1, 4, 4), torch.arange(1), torch.Generator().manual_seed(0), done=0.5)
+    loss, _ = objective(Fixed(logits), batch)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_frozen_features_stay_as_they_are(train_data, tmp_path):
+    other = config().network.build(num_classes=2, mean=train_data.mean, std=train_data.std).eval()
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    plan = {**BASE["optimization"], "epochs": 2}
+    estimator = train_estimator(
+        config(optimization=plan, frozen=True, start_from=0.5),
+        train_data, np.where(train_data.labels[:, None] == 0, [[1.5, 0.0]], [[0.0, 1.5]]), 0.5,
+        start=other, folder=tmp_path, seed=0,
+    )  # fmt: skip
+    after = estimator.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items() if not name.startswith("head."))
+    assert not torch.equal(after["head.weight"], before["head.weight"])
+
+
+def test_features_of_another_architecture_are_refused(train_data, tmp_path):
+    other = config(network={"width": 8}).network.build(num_classes=2, mean=train_data.mean, std=train_data.std)
+    with pytest.raises(ValueError, match="cannot start from the expert's features, which differ in features"):
+        train_estimator(config(), train_data, np.ones((96, 2)), 0.5, start=other, folder=tmp_path, seed=0)
+
+
+def test_a_collapse_is_reported_with_the_shares(train_data, tmp_path, capsys):
+    plan = {**BASE["optimization"], "epochs": 3}
+    radii = np.tile([[1.5, 0.0]], (96, 1))  # one σ is best for every image
+    train_estimator(
+        config(optimization=plan, consistency=0.0), train_data, radii, 0.5, start=None, folder=tmp_path, seed=0
+    )
+    said = capsys.readouterr().err
+    assert "it chooses one σ nearly always (100.0%, 0.0%)" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": "none"}, "leaves nothing to learn"),
+        ({"utility": {}, "noise_vectors": 1}, "at least 2 noise_vectors; got 1"),
+        ({"frozen": True}, "frozen features need start_from"),
+        ({"utility": {"radii": [0.0, 1.0], "weights": [1.0]}}, "2 radii need as many weights; got 1"),
+    ],
+)
+def test_impossible_configurations_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)

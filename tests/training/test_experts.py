@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from dualrs.training.config import ExpertConfig
-from dualrs.training.experts import gaussian_augmentation, noisy_accuracy, train_expert
+from dualrs.training.experts import noisy_accuracy, train_expert
+from dualrs.training.loop import Batch
+from dualrs.training.methods import gaussian_augmentation
 
 
 class Recorder(torch.nn.Module):
@@ -14,7 +16,7 @@ class Recorder(torch.nn.Module):
 def test_noise_has_the_level_drawn_for_each_image():
     model, images = Recorder(), torch.zeros(600, 1, 16, 16)
     objective = gaussian_augmentation(torch.zeros(600, dtype=torch.int64), [0.25, 1.0])
-    objective(model, images, torch.arange(600), torch.Generator().manual_seed(0))
+    objective(model, Batch(images, torch.arange(600), torch.Generator().manual_seed(0)))
     levels = model.seen.flatten(1).std(dim=1)
     small = (levels - 0.25).abs() < 0.06
     large = (levels - 1.0).abs() < 0.2
@@ -26,7 +28,7 @@ def test_loss_is_cross_entropy_of_the_noisy_image():
     model, images = Recorder(), torch.rand(8, 1, 4, 4)
     labels = torch.tensor([0, 1] * 4)
     loss, metrics = gaussian_augmentation(labels, [0.5])(
-        model, images, torch.arange(8), torch.Generator().manual_seed(1)
+        model, Batch(images, torch.arange(8), torch.Generator().manual_seed(1))
     )
     logits = model(model.seen)
     assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item())

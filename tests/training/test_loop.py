@@ -7,8 +7,8 @@ from dualrs.models import NetworkSpec
 from dualrs.training import loop
 from dualrs.training.checkpoint import Checkpoint, StaleCheckpointError
 from dualrs.training.config import Optimization
-from dualrs.training.experts import gaussian_augmentation
 from dualrs.training.loop import TrainingDivergedError, fit
+from dualrs.training.methods import gaussian_augmentation
 
 PLAN = Optimization(epochs=3, batch_size=20, learning_rate=0.05, crop_padding=1)
 
@@ -88,10 +88,10 @@ def test_a_nan_loss_stops_and_keeps_the_last_good_checkpoint(train_data, tmp_pat
     honest = gaussian_augmentation(torch.from_numpy(train_data.labels), [0.25])
     steps = 0
 
-    def diverging(model, images, rows, generator):
+    def diverging(model, batch):
         nonlocal steps
         steps += 1
-        loss, metrics = honest(model, images, rows, generator)
+        loss, metrics = honest(model, batch)
         return (loss * float("nan") if steps == 7 else loss), metrics
 
     with pytest.raises(TrainingDivergedError, match=r"loss became nan in epoch 2; .* holds the 1 good epochs"):
@@ -104,3 +104,23 @@ def test_the_schedule_warms_up_to_the_peak_and_ends_at_zero():
     assert loop._relative_rate(0.2, 0.2) == pytest.approx(1.0)
     assert loop._relative_rate(1.0, 0.2) == pytest.approx(0.0)
     assert loop._relative_rate(0.0, 0.0) == pytest.approx(1.0)
+
+
+def test_objectives_see_how_much_of_the_training_is_done(train_data, tmp_path):
+    honest = gaussian_augmentation(torch.from_numpy(train_data.labels), [0.25])
+    seen = []
+
+    def watching(model, batch):
+        seen.append(batch.done)
+        return honest(model, batch)
+
+    train(train_data, tmp_path, objective=watching)
+    assert seen == pytest.approx([step / 15 for step in range(15)])  # 3 epochs of 5 batches
+
+
+def test_frozen_layers_keep_weights_and_statistics(train_data, tmp_path):
+    model = NetworkSpec(width=4).build(num_classes=2, mean=train_data.mean, std=train_data.std)
+    model.features.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.features.state_dict().items()}
+    train(train_data, tmp_path, model=model)
+    assert all(torch.equal(value, before[name]) for name, value in model.features.state_dict().items())

@@ -10,12 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dualrs.data import ArrayDataset
-from dualrs.models import weights_digest
+from dualrs.models import Chain, weights_digest
+from dualrs.progress import console
 from dualrs.training.config import EstimatorConfig
-from dualrs.training.loop import Objective, fit
+from dualrs.training.fronts import Diffusion, put_behind
+from dualrs.training.loop import Batch, Objective, fit
 from dualrs.training.losses import consistency, soft_cross_entropy
+from dualrs.training.surrogate import exclusion_margins, utility_loss
+
+_COLLAPSED = 0.98  # a share of all choices that leaves next to nothing to choose
 
 
 def class_weights(best: Tensor, num_candidates: int) -> Tensor:
@@ -28,43 +34,53 @@ def class_weights(best: Tensor, num_candidates: int) -> Tensor:
 
 
 def variance_objective(radii: Tensor, sigma_e: float, config: EstimatorConfig) -> Objective:
-    """The estimator's loss: weighted soft cross-entropy, plus consistency between noisy copies.
+    """The estimator's loss: weighted cross-entropy, consistency between noisy copies, utility of the routed radius.
 
-    ``E[w_e (softCE + w_r · L_con)]``. Targets are ``softmax(R_c / temperature)``; ``w_e`` balances the best
-    σ's; ``w_r`` is R_c at the largest (strong) or smallest (weak) σ chosen among the copies, without
-    gradient.
+    ``E[w_e (CE + w_r · L_con) + missed utility]``. Soft targets are ``softmax(R_c / temperature)``; ``w_e``
+    balances the best σ's; ``w_r`` is R_c at the largest (strong) or smallest (weak) σ chosen among the copies,
+    without gradient.
 
     Args:
         radii: certified radius of every training image at every candidate, shape (N, K), rows not all 0.
         sigma_e: noise level of the estimator.
-        config: temperature, weights and number of copies m.
+        config: the parts of the loss, their weights, and the number of copies m.
 
-    Source: Sun, Mao & Vechev 2026 (arXiv 2512.01782), training of the variance estimator.
+    Source: Sun, Mao & Vechev 2026 (arXiv 2512.01782), training of the variance estimator; for the utility
+    `dualrs.training.surrogate`.
     """
-    targets = torch.softmax(radii / config.temperature, dim=1)
+    candidates = radii.shape[1]
     best = radii.argmax(dim=1)
-    weights = class_weights(best, radii.shape[1]) if config.class_weights else torch.ones(radii.shape[1])
-    copies = config.noise_vectors
+    weights = class_weights(best, candidates) if config.class_weights else torch.ones(candidates)
+    copies, utility = config.noise_vectors, config.utility
+    soft = torch.softmax(radii / config.temperature, dim=1)
+    targets = soft if config.targets == "soft" else F.one_hot(best, candidates).float()
+    if utility is not None:
+        levels, worth = torch.tensor(utility.radii), torch.tensor(utility.worth)
 
-    def objective(
-        model: nn.Module, images: Tensor, rows: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        noise = torch.randn((copies * len(images), *images.shape[1:]), generator=generator)
+    def objective(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        images, rows = batch.images, batch.rows
+        noise = torch.randn((copies * len(images), *images.shape[1:]), generator=batch.generator)
         noisy = images.repeat(copies, 1, 1, 1).add_(noise, alpha=sigma_e)
         logits = model(noisy.contiguous(memory_format=torch.channels_last)).float()
-        chosen = logits.detach().argmax(dim=1)
+        by_copy, chosen = logits.view(copies, len(images), candidates), logits.detach().argmax(dim=1)
         weight = weights[best[rows]]
-        cross_entropy = soft_cross_entropy(logits, targets[rows].repeat(copies, 1))
-        loss = (weight.repeat(copies) * cross_entropy).mean()
         metrics = {"label_accuracy": (chosen == best[rows].repeat(copies)).float().mean()}
+        loss = torch.zeros(())
+        if config.targets != "none":
+            cross_entropy = soft_cross_entropy(logits, targets[rows].repeat(copies, 1))
+            loss = loss + (weight.repeat(copies) * cross_entropy).mean()
         if config.consistency > 0 or config.entropy > 0:
-            per_image = consistency(
-                logits.view(copies, len(images), -1), weight=config.consistency, entropy_weight=config.entropy
-            )
+            ramp = min(1.0, batch.done / config.consistency_warmup) if config.consistency_warmup else 1.0
+            per_image = consistency(by_copy, weight=ramp * config.consistency, entropy_weight=ramp * config.entropy)
             trust = _radius_weight(radii[rows], chosen.view(copies, -1), config.radius_weight)
             metrics["consistency"] = per_image.mean().detach()
             loss = loss + (trust * weight * per_image).mean()
-        for i in range(radii.shape[1]):
+        if utility is not None:
+            margins = exclusion_margins(by_copy, sigma_e)
+            missed = utility_loss(margins, radii[rows], levels, worth, sharpness=utility.sharpness).mean()
+            metrics["missed_utility"] = missed.detach()
+            loss = loss + missed
+        for i in range(candidates):
             metrics[f"share_{i}"] = (chosen == i).float().mean()
         return loss, metrics
 
@@ -88,8 +104,12 @@ def train_estimator(
     start: nn.Module | None,
     folder: Path,
     seed: int,
+    diffusion: Diffusion | None = None,
 ) -> nn.Module:
     """Trains the variance estimator, continuing from the folder's checkpoint if there is one.
+
+    After an epoch in which it chose one σ nearly always, a remark says so, with the shares: that model does
+    what the single expert there does, with more votes.
 
     Args:
         config: network, loss and optimisation.
@@ -99,6 +119,7 @@ def train_estimator(
         start: a network of the same architecture (but for the last layer) whose features to begin with.
         folder: where checkpoints and metrics go.
         seed: of the initial weights, the data order, the augmentation and the noise.
+        diffusion: the diffusion model in front of it, if it is there already.
 
     Raises:
         ValueError: no image is certified at any σ.
@@ -109,9 +130,21 @@ def train_estimator(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = config.network.build(num_classes=radii.shape[1], mean=data.mean, std=data.std)
+    front: nn.Module | None = None
+    if config.denoiser is not None:
+        front = put_behind(
+            config.denoiser,
+            model if start is None else start,
+            data,
+            (sigma_e,),
+            folder=folder / "denoiser",
+            seed=seed,
+            diffusion=diffusion,
+        )[sigma_e].denoiser
     if start is not None:
-        features = {key: value for key, value in start.state_dict().items() if not key.startswith("head.")}
-        model.load_state_dict(features, strict=False)
+        _take_features(model, start, freeze=config.frozen)
+    if front is not None:
+        model = Chain(front, model, sigma=sigma_e if getattr(front, "takes_sigma", False) else None)
     fit(
         model,
         variance_objective(torch.from_numpy(radii[kept]).float(), sigma_e, config),
@@ -127,5 +160,40 @@ def train_estimator(
             "start": None if start is None else weights_digest(start),
         },
         description="variance estimator",
+        watch=_report_collapse,
     )
     return model
+
+
+def _take_features(model: nn.Module, start: nn.Module, *, freeze: bool) -> None:
+    """Copies all weights that fit, which is all but the last layer's, and freezes them if asked.
+
+    Raises:
+        ValueError: the two are of different architectures.
+    """
+    *_, last = (name for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
+    own, theirs = (
+        {n: w for n, w in net.state_dict().items() if not n.startswith(f"{last}.")} for net in (model, start)
+    )
+    if differing := [
+        n for n in own.keys() | theirs.keys() if n not in own or n not in theirs or own[n].shape != theirs[n].shape
+    ]:
+        raise ValueError(
+            f"the estimator cannot start from the expert's features, which differ in "
+            f"{', '.join(sorted(differing)[:4])}: give both the same network"
+        )
+    model.load_state_dict(theirs, strict=False)
+    if freeze:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(f"{last}."))
+
+
+def _report_collapse(epoch: int, metrics: Mapping[str, float]) -> None:
+    shares = [value for name, value in metrics.items() if name.startswith("share_")]
+    if max(shares) >= _COLLAPSED:
+        console.print(
+            f"variance estimator, epoch {epoch}: it chooses one σ nearly always "
+            f"({', '.join(f'{share:.1%}' for share in shares)}): a smaller consistency weight, a longer warm-up of "
+            "it or a better network may help; or that σ alone is the best choice",
+            soft_wrap=True,
+        )

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from numpy.typing import NDArray
+from torch import nn
 
 from dualrs.data import ArrayDataset
-from dualrs.models import weights_digest
-from dualrs.training.config import ExpertConfig
-from dualrs.training.loop import Objective, fit
-
-
-def gaussian_augmentation(labels: Tensor, sigmas: Sequence[float], *, label_smoothing: float = 0.0) -> Objective:
-    """Cross-entropy on images with Gaussian noise, σ drawn uniformly from ``sigmas`` for each image.
-
-    Args:
-        labels: class of every training image, shape (N,).
-        sigmas: noise levels, in the units of the images.
-        label_smoothing: share of the target spread evenly over all classes.
-
-    Source: Cohen et al. 2019 (arXiv 1902.02918), section 3.3; several σ as in its noise-augmented training.
-    """
-    levels = torch.tensor(sigmas, dtype=torch.float32)
-
-    def objective(
-        model: nn.Module, images: Tensor, rows: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        chosen = levels[torch.randint(len(levels), (len(images),), generator=generator)]
-        noise = torch.randn(images.shape, generator=generator)
-        noisy = torch.addcmul(images, noise, chosen.view(-1, 1, 1, 1))
-        logits = model(noisy.contiguous(memory_format=torch.channels_last)).float()
-        targets = labels[rows]
-        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-        return loss, {"accuracy": (logits.argmax(1) == targets).float().mean()}
-
-    return objective
+from dualrs.models import AtSigma, weights_digest
+from dualrs.training.config import ExpertConfig, FineTuning
+from dualrs.training.loop import fit
+from dualrs.training.methods import Gaussian, expert_objective
 
 
 def train_expert(
@@ -47,7 +24,7 @@ def train_expert(
     """Trains one expert on a data set, continuing from the folder's checkpoint if there is one.
 
     Args:
-        config: network, noise levels and optimisation.
+        config: network, noise levels, training method and optimisation.
         data: the training split.
         start: an expert of the same architecture whose weights to begin with.
         folder: where checkpoints and metrics go.
@@ -58,32 +35,95 @@ def train_expert(
         model = config.network.build(num_classes=len(data.classes), mean=data.mean, std=data.std)
     if start is not None:
         model.load_state_dict(start.state_dict())
-    names = ", ".join(f"{sigma:g}" for sigma in config.sigmas)
     fit(
         model,
-        gaussian_augmentation(torch.from_numpy(data.labels), config.sigmas, label_smoothing=config.label_smoothing),
+        expert_objective(
+            config.method, torch.from_numpy(data.labels), config.sigmas, label_smoothing=config.label_smoothing
+        ),
         torch.from_numpy(data.images),
         config.optimization,
         folder=folder,
         seed=seed,
         settings={
-            "expert": config.model_dump(mode="json"),
+            # Checkpoints from before there was a choice of these do not say which they were made by.
+            "expert": config.model_dump(
+                mode="json", exclude={"name"} | ({"method"} if config.method == Gaussian() else set())
+            ),
             "data": data.digest,
             "start": None if start is None else weights_digest(start),
         },
-        description=f"expert for σ={names}",
+        description=f"expert {config.title}",
     )
     return model
+
+
+def fine_tune_expert(
+    model: nn.Module,
+    config: FineTuning,
+    data: ArrayDataset,
+    sigmas: tuple[float, ...],
+    shares: NDArray[np.float32],
+    *,
+    folder: Path,
+    seed: int,
+    name: str,
+) -> nn.Module:
+    """Trains a copy of an expert further, on the images and at the noise levels for which it is chosen.
+
+    Args:
+        model: the expert; weights that require no gradient, such as a denoiser's, stay as they are.
+        config: method and optimisation.
+        data: the training split, N images.
+        sigmas: the noise levels that it serves.
+        shares: how much each image belongs to each of them, (N, len(sigmas)); an image without any is left out.
+        folder: where checkpoints and metrics go.
+        seed: of the data order, the augmentation and the noise.
+        name: of the expert, for the progress bar.
+
+    Returns:
+        The copy; the expert itself where no image belongs to it.
+
+    Source: Sun, Mao & Vechev 2026 (arXiv 2512.01782), fine-tuning with the σ that the estimator picks.
+    """
+    kept = np.flatnonzero(shares.sum(axis=1) > 0)
+    if not len(kept):
+        return model
+    tuned = copy.deepcopy(model)
+    fit(
+        tuned,
+        expert_objective(
+            config.method, torch.from_numpy(data.labels[kept]), sigmas, shares=torch.from_numpy(shares[kept])
+        ),
+        torch.from_numpy(data.images[kept]),
+        config.optimization,
+        folder=folder,
+        seed=seed,
+        settings={
+            "fine_tuning": config.model_dump(mode="json"),
+            "sigmas": list(sigmas),
+            "shares": hashlib.sha256(shares.tobytes()).hexdigest(),
+            "data": data.digest,
+            "start": weights_digest(model),
+        },
+        description=f"fine-tuning of {name} ({len(kept):,} images)",
+    )
+    return tuned
 
 
 @torch.inference_mode()
 def noisy_accuracy(model: nn.Module, data: ArrayDataset, sigma: float, *, seed: int = 0) -> float:
     """Accuracy under a single draw of Gaussian noise per image: what one vote of the smoothed classifier is worth."""
+    classifier = at_sigma(model, sigma)
     generator = torch.Generator().manual_seed(seed)
     correct = 0
     for rows in torch.arange(len(data)).split(256):
         images, labels = data.tensors(rows.numpy())
         noisy = images + sigma * torch.randn(images.shape, generator=generator)
-        logits = model(noisy.contiguous(memory_format=torch.channels_last))
+        logits = classifier(noisy.contiguous(memory_format=torch.channels_last))
         correct += int((logits.argmax(1) == labels).sum())
     return correct / len(data)
+
+
+def at_sigma(model: nn.Module, sigma: float) -> nn.Module:
+    """The base classifier at one noise level: the model itself, or, if it is to be told σ, with σ told."""
+    return AtSigma(model, sigma).eval() if getattr(model, "takes_sigma", False) else model

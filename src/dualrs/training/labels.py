@@ -10,103 +10,112 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv, ndtri
+from torch import nn
 
-from dualrs.certificates import (
-    Certificate,
-    Procedure,
-    StageCounts,
-    VoteRequest,
-    clopper_pearson_lower,
-    gaussian_radius,
-)
-from dualrs.data import ArrayDataset
-from dualrs.files import atomic_write
-from dualrs.progress import Progress
-from dualrs.sampling import Job
-from dualrs.smoothing import CLASSIFIER, SmoothedClassifier
+from dualrs.certificates import clopper_pearson_lower, clopper_pearson_upper, gaussian_radius
+from dualrs.data import Dataset
+from dualrs.sampling import Base
+from dualrs.smoothing import Execution, SmoothedClassifier
+from dualrs.training.config import LabelConfig
+from dualrs.training.votes import Stop, Votes, collect_votes
 
-_IMAGES_PER_PART = 500
+# Where sampling may stop, as shares of the cap, and the failure probability of each end of the interval that decides.
+_LOOKS = (0.1, 0.3)
+_DOUBT = 0.02
+
+_QUANTILES = 200
 
 
-class StaleLabelsError(ValueError):
-    """Votes on disk that belong to another expert, other images or settings than those at hand."""
+def execution(plan: LabelConfig) -> Execution:
+    """How networks vote during a training."""
+    return {"backend": "auto" if plan.precision == "float32" else "compile", "precision": plan.precision}
+
+
+def smoothed(base: Base, sigma: float, num_classes: int, plan: LabelConfig) -> SmoothedClassifier:
+    """An expert as it votes during a training; what is no network runs in its own way."""
+    return SmoothedClassifier(base, sigma, num_classes, **(execution(plan) if isinstance(base, nn.Module) else {}))
 
 
 def true_class_votes(
-    expert: SmoothedClassifier, data: ArrayDataset, *, n: int, seed: int, path: Path, key: str
-) -> NDArray[np.int64]:
-    """How many of ``n`` votes an expert gives to the true class of each image.
+    expert: SmoothedClassifier, data: Dataset, plan: LabelConfig, *, seed: int, path: Path, key: str, name: str
+) -> Votes:
+    """How many of its votes an expert gives to the true class of each image, in one column.
 
-    Finished parts are written to ``path`` every 500 images; a later call with the same key goes on
-    from there.
+    Sampling stops early where the radius is known to within ``plan.tolerance``: above all where there is none.
 
     Args:
         expert: a classifier and its noise level.
-        data: N labelled images.
-        n: votes per image.
+        data: labelled images, the first of a data set that ``key`` names.
+        plan: votes per image, and when fewer will do.
         seed: of the noise.
-        path: an ``.npz`` file.
-        key: names everything the votes depend on.
-
-    Returns:
-        Votes, shape (N,).
+        path: an ``.npz`` file; finished parts are kept in it, see `collect_votes`.
+        key: names everything else that the votes depend on.
+        name: of the expert, for the progress bar.
 
     Raises:
-        StaleLabelsError: the file at ``path`` has another key.
+        StaleVotesError: the file at ``path`` has another key.
     """
-    votes = _read(path, key, len(data))
-    with Progress(f"labels for σ={expert.sigma:g}", total=len(data), unit="images") as progress:
-        progress.advance(int((votes >= 0).sum()), measured=False)
-        for start in range(0, len(data), _IMAGES_PER_PART):
-            part = range(start, min(start + _IMAGES_PER_PART, len(data)))
-            if (votes[part] >= 0).all():
-                continue
-            jobs = (Job(i, data.image(i), {"poll": _poll(expert.sigma, n)}, seed) for i in part)
-            for result in expert.engine().run(jobs):
-                i = int(str(result.key))
-                votes[i] = result.outcomes["poll"].certificate.stages[0].counts[data.label(i)]
-                progress.advance(1)
-            with atomic_write(path) as file:
-                np.savez(file, votes=votes, key=np.array(key))
-    return votes
+    return collect_votes(
+        expert,
+        data,
+        n=plan.n,
+        seed=seed,
+        path=path,
+        key=f"{key} n={plan.n} tolerance={plan.tolerance:g} {plan.precision} seed={seed}",
+        description=f"labels by {name}",
+        asked=[data.label(i) for i in range(len(data))],
+        looks=[max(1, round(share * plan.n)) for share in _LOOKS] if plan.tolerance else (),
+        stop=_known_within(plan.tolerance, expert.sigma, plan.alpha) if plan.tolerance else None,
+    )
 
 
-def label_radii(
-    votes: NDArray[np.int64], sigmas: Sequence[float], *, n: int, mapped_n: int | None, alpha: float
-) -> NDArray[np.float64]:
-    """Radius of each expert for the true class, 0 where its lower bound is at most 1/2.
+def label_radii(votes: Sequence[Votes], sigmas: Sequence[float], plan: LabelConfig) -> NDArray[np.float64]:
+    """Radius of each expert for the true class, 0 where it has no majority.
 
-    With ``mapped_n`` the counts are first rescaled to that many votes, so that few votes do not cap the
-    radius (Sun, Mao & Vechev 2026: N = 100 mapped to 10 000). The class is fixed beforehand (the true
-    one), so no selection votes are needed.
+    "raw" bounds the counts as they are. "mapped" first rescales them to ``mapped_n`` votes, so that few votes do
+    not cap the radius (Sun, Mao & Vechev 2026: N = 100 mapped to 10 000). The class is fixed beforehand (the true
+    one), so no selection votes are needed. Mapped, a unanimous vote of 100 counts like one of 10 000, which
+    flatters the large radii; "expected" is instead the mean of σ Φ⁻¹(p) over what the votes leave possible (a Beta
+    posterior from Jeffreys' prior), no more than ``mapped_n`` votes could certify.
 
     Args:
-        votes: for the true class, shape (N, len(sigmas)).
-        sigmas: noise levels.
-        n: votes drawn for each entry.
-        mapped_n: votes to rescale to; None bounds the counts as they are.
-        alpha: failure probability of each bound.
+        votes: of each expert for the true classes of N images.
+        sigmas: their noise levels.
+        plan: how votes become radii.
+
+    Returns:
+        Radii, shape (N, len(sigmas)).
     """
-    trials = mapped_n or n
-    lower = clopper_pearson_lower(votes * trials // n, trials, alpha)
-    return gaussian_radius(lower, np.asarray(sigmas, dtype=np.float64))
+    return np.stack([_radius(v.counts[:, 0], v.drawn, s, plan) for v, s in zip(votes, sigmas, strict=True)], axis=1)
 
 
-def _poll(sigma: float, n: int) -> Procedure:
-    """Draws votes and claims nothing about them."""
-    counts = yield VoteRequest(CLASSIFIER, sigma, n)
-    votes = StageCounts("votes", CLASSIFIER, sigma, tuple(counts.tolist()), n, None)
-    return Certificate(None, 0.0, sigma, 0.5, "poll", (votes,))
+def _radius(
+    correct: NDArray[np.int64], drawn: NDArray[np.int64], sigma: float, plan: LabelConfig
+) -> NDArray[np.float64]:
+    if plan.radius == "expected":
+        cap = gaussian_radius(clopper_pearson_lower(plan.mapped_n, plan.mapped_n, plan.alpha), sigma)
+        return np.minimum(sigma * np.maximum(_expected_quantile(correct, drawn), 0.0), cap)
+    if plan.radius == "mapped":
+        correct, drawn = correct * plan.mapped_n // drawn, np.full_like(drawn, plan.mapped_n)
+    return np.asarray(gaussian_radius(clopper_pearson_lower(correct, drawn, plan.alpha), sigma))
 
 
-def _read(path: Path, key: str, count: int) -> NDArray[np.int64]:
-    if not path.exists():
-        return np.full(count, -1, dtype=np.int64)
-    with np.load(path, allow_pickle=False) as stored:
-        if str(stored["key"]) != key:
-            raise StaleLabelsError(
-                f"{path} was made by another expert or with other settings (it says {stored['key']}, now {key}); "
-                "remove it to label anew"
-            )
-        votes: NDArray[np.int64] = stored["votes"]
-    return votes
+def _expected_quantile(correct: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """E[Φ⁻¹(p)] for p of the Beta posterior, by the midpoint rule over its quantiles."""
+    (votes, trials), which = np.unique(np.stack([correct, drawn]), axis=1, return_inverse=True)
+    shares = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    p = betaincinv(votes[:, None] + 0.5, trials[:, None] - votes[:, None] + 0.5, shares)
+    means: NDArray[np.float64] = ndtri(p).mean(axis=1)
+    return means[which.reshape(-1)]
+
+
+def _known_within(tolerance: float, sigma: float, alpha: float) -> Stop:
+    """Stops where an interval for the radius is no longer than the tolerance."""
+
+    def stop(votes: int, drawn: int) -> bool:
+        bounds = (bound(votes, drawn, _DOUBT) for bound in (clopper_pearson_lower, clopper_pearson_upper))
+        low, high = (float(gaussian_radius(min(float(bound), 1 - alpha), sigma)) for bound in bounds)
+        return high - low <= tolerance
+
+    return stop
