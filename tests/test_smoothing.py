@@ -446,3 +446,20 @@ def test_everything_public_is_there():
         assert getattr(dualrs, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dualrs.nothing
+
+
+def test_networks_that_are_told_sigma_are_told_the_one_of_the_smoothing():
+    from dualrs.models import AtSigma, NetworkSpec
+
+    spec = NetworkSpec(name="resnet9", width=4, conditional=True)
+    network = spec.build(num_classes=3, mean=[0.5], std=[0.5]).eval()
+    torch.nn.init.normal_(network.film[-1].weight, std=0.5)
+    x = torch.rand(1, 8, 8)
+    single = dualrs.SmoothedClassifier(network, 0.7, 3).certify(x, n=200)
+    assert single == dualrs.SmoothedClassifier(AtSigma(network, 0.7), 0.7, 3).certify(x, n=200)
+    assert [expert.base.sigma.item() for expert in (dualrs.Expert(network, 0.25), dualrs.Expert(network, 0.5))] == [
+        0.25,
+        0.5,
+    ]
+    with pytest.raises(ValueError, match="training mode"):
+        dualrs.SmoothedClassifier(network.train(), 0.7, 3).certify(x, n=200)

@@ -11,7 +11,7 @@ from dualrs.models.bundle import (
     save_bundle,
 )
 from dualrs.models.chain import Chain
-from dualrs.models.conditional import AtSigma, ConditionalResNet9
+from dualrs.models.conditional import AtSigma, ConditionalResNet9, at_sigma
 from dualrs.models.denoisers import Denoiser, DnCNN, UNet
 from dualrs.models.diffusion import (
     GUIDED_DIFFUSION,
@@ -55,6 +55,7 @@ __all__ = [
     "ResNet9",
     "SmallConvNet",
     "UNet",
+    "at_sigma",
     "build_network",
     "bundle_digest",
     "find_bundle",

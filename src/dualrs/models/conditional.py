@@ -87,3 +87,11 @@ class AtSigma(nn.Module):
         """Maps images (B, C, H, W) in [0, 1] units to logits (B, K)."""
         logits: Tensor = self.network(x, self.sigma.expand(x.shape[0]))
         return logits
+
+
+def at_sigma(model: nn.Module, sigma: float) -> nn.Module:
+    """The base classifier at one noise level: the model itself, or, if it is to be told σ, with σ told."""
+    if not getattr(model, "takes_sigma", False):
+        return model
+    told = AtSigma(model, sigma)
+    return told if model.training else told.eval()

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from dualrs.certificates import Certificate, Procedure
-from dualrs.models import Bundle, InputSpec, Part, save_bundle, weights_digest
+from dualrs.models import Bundle, InputSpec, Part, at_sigma, save_bundle, weights_digest
 from dualrs.sampling import Backend, Base, Engine, Job, make_backend, make_noise
 from dualrs.smoothing.options import CertifyOptions, Execution
 
@@ -231,6 +231,11 @@ class Smoothed(ABC):
             info=self.info,
         )
         return save_bundle(bundle, folder, half=half)
+
+
+def at_noise_level(base: Base | Backend, sigma: float) -> Base | Backend:
+    """Returns the base classifier; one that is to be told σ comes back with σ told."""
+    return at_sigma(base, sigma) if isinstance(base, nn.Module) else base
 
 
 def check_noise_level(what: str, sigma: float) -> float:

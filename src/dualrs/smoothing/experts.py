@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dualrs.certificates import expert_name
 from dualrs.sampling import Backend, Base
-from dualrs.smoothing.base import ESTIMATOR, check_noise_level
+from dualrs.smoothing.base import ESTIMATOR, at_noise_level, check_noise_level
 
 
 @dataclass(frozen=True, init=False)
@@ -34,7 +34,7 @@ class Expert:
         name = expert_name(sigma) if name is None else name
         if name in ("", ESTIMATOR):
             raise ValueError(f"an expert needs a name, and another one than the estimator's; got {name!r}")
-        for field, value in (("base", base), ("sigma", sigma), ("name", name)):
+        for field, value in (("base", at_noise_level(base, sigma)), ("sigma", sigma), ("name", name)):
             object.__setattr__(self, field, value)
 
 

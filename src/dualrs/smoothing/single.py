@@ -7,7 +7,7 @@ from typing import Unpack
 
 from dualrs.certificates import Procedure, adaptive_certify, certify
 from dualrs.sampling import Backend, Base
-from dualrs.smoothing.base import CLASSIFIER, Smoothed, check_noise_level, to_part
+from dualrs.smoothing.base import CLASSIFIER, Smoothed, at_noise_level, check_noise_level, to_part
 from dualrs.smoothing.options import CertifyOptions, Execution, adaptive_arguments, fixed_arguments
 
 
@@ -19,7 +19,7 @@ class SmoothedClassifier(Smoothed):
     Args:
         base: the base classifier f: a module in eval mode, the path of an ``.onnx`` file, or any callable
             from inputs (B, …) to logits (B, K). It gets the noisy input as it is; normalisation, resizing,
-            denoising and clipping belong inside it.
+            denoising and clipping belong inside it. A module that is told σ (``takes_sigma``) is told this one.
         sigma: noise level σ, in the units of the input.
         num_classes: K; learned from the first answer if absent.
         **execution: how it runs, see `dualrs.smoothing.Execution`.
@@ -33,9 +33,9 @@ class SmoothedClassifier(Smoothed):
         **execution: Unpack[Execution],
     ) -> None:
         self.sigma = check_noise_level("sigma", sigma)
-        self.base = base
+        self.base = at_noise_level(base, self.sigma)
         outputs = {} if num_classes is None else {CLASSIFIER: num_classes}
-        super().__init__({CLASSIFIER: base}, outputs, num_classes=num_classes, execution=execution)
+        super().__init__({CLASSIFIER: self.base}, outputs, num_classes=num_classes, execution=execution)
 
     def procedure(self, rule: str | None = None, **options: Unpack[CertifyOptions]) -> Procedure:
         """A fresh procedure that certifies one input.
