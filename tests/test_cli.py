@@ -13,6 +13,8 @@ from PIL import Image
 from dualrs import DualSmoothedClassifier, cli
 from dualrs.data import ArrayDataset
 from dualrs.models import InputSpec, NetworkSpec
+from dualrs.training import experts
+from dualrs.training.plan import Plan
 
 DUALRS = [sys.executable, "-m", "dualrs.cli"]
 
@@ -116,6 +118,9 @@ def test_an_interrupted_training_says_how_to_go_on(run, monkeypatch, command):
 
         experts = labels = run
 
+        def plan(self):
+            return Plan(())
+
     monkeypatch.setattr(cli, "_pipeline", lambda _: Interrupted())
     code, _, err = run(command, "some.yaml")
     assert code == cli.INTERRUPTED
@@ -193,10 +198,12 @@ def bright_or_dark(split):
     return ArrayDataset("bright", split, images, labels, ("dark", "bright"))
 
 
-def test_train_goes_from_a_configuration_to_a_bundle(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("dualrs.data.load", lambda name, split: bright_or_dark(split))
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The configuration of a training that takes no time, and where its results go."""
+    monkeypatch.setattr("dualrs.training.pipeline.load_arrays", lambda name, split, size: bright_or_dark(split))
     config = tmp_path / "toy.yaml"
-    optimization = "{epochs: 1, batch_size: 16, learning_rate: 0.05, crop_padding: 0}"
+    optimization = "{epochs: 2, batch_size: 16, learning_rate: 0.05, crop_padding: 0}"
     config.write_text(
         f"""
 name: toy
@@ -210,10 +217,58 @@ labels: {{n: 60}}
 estimator: {{network: {{width: 4}}, optimization: {optimization}}}
 """
     )
+    return config, tmp_path / "out"
+
+
+def test_train_goes_from_a_configuration_to_a_bundle(run, toy):
+    config, output = toy
+    code, out, _ = run("train", config, "--plan", "--json")
+    assert code == 0
+    steps = json.loads(out)["steps"]
+    titles = ["expert for σ=0.25, 0.5", "labels by expert-0.25", "labels by expert-0.5", "variance estimator"]
+    assert [step["title"] for step in steps] == titles
+    assert all(step["state"] == "to do" and step["seconds_left"] > 0 for step in steps)
+    assert not output.exists()
+
     code, out, _ = run("label", config)
     assert code == 0
-    assert (tmp_path / "out/labels/votes-0.25.npz").exists()
-    code, out, _ = run("train", config)
+    assert (output / "labels/expert-0.25.npz").exists()
+    code, out, err = run("train", config)
     assert code == 0
-    assert "bundle" in out
-    assert (tmp_path / "out/bundle/model.json").exists()
+    assert out.splitlines() == [
+        f"bundle: {output / 'bundle'}",
+        f"certify it: dualrs certify {output / 'bundle'} --data bright --images 500",
+    ]
+    assert "step state time left estimated from expert for σ=0.25, 0.5 done labels by expert-0.25 done" in err
+    assert "variance estimator to do" in err
+    assert (output / "bundle/model.json").exists()
+
+    code, out, _ = run("train", config, "--plan")
+    assert code == 0
+    assert out.splitlines()[-1].split() == ["all", "done", "0", "s"]
+
+
+def test_a_training_that_diverges_says_where_the_good_checkpoint_is(run, toy, monkeypatch):
+    config, output = toy
+    honest, steps = experts.expert_objective, []
+
+    def diverging(*arguments, **options):
+        objective = honest(*arguments, **options)
+
+        def once(model, batch):
+            steps.append(batch)
+            loss, metrics = objective(model, batch)
+            return (loss * float("nan") if len(steps) == 7 else loss), metrics  # the third step of the second epoch
+
+        return once
+
+    monkeypatch.setattr(experts, "expert_objective", diverging)
+    monkeypatch.setattr("dualrs.training.pipeline.make_plan", lambda *_: Plan(()))  # probes train as well
+    code, _, err = run("train", config)
+    assert code == 1
+    folder = output / "expert-0.25-0.5"
+    assert f"the loss became nan in epoch 2; the checkpoint in {folder} holds the 1 good epochs" in err
+    assert "Traceback" not in err
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["epochs_done"] == 1
+    assert run("label", config)[0] == 0  # goes on from there
+    assert len(steps) == 11

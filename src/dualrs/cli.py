@@ -25,8 +25,10 @@ import dualrs
 from dualrs.progress import console as remarks
 
 if TYPE_CHECKING:
+    from dualrs.data import Dataset
     from dualrs.evaluation import Evaluation
     from dualrs.evaluation.config import CertifyConfig
+    from dualrs.smoothing import Smoothed
     from dualrs.training.pipeline import Pipeline
 
 app = typer.Typer(
@@ -191,14 +193,13 @@ def doctor(
 
     Example: dualrs doctor fashion-mnist --n 100000
     """
-    from dualrs.data import open_dataset
     from dualrs.evaluation import diagnose, render_diagnosis
     from dualrs.smoothing import load
 
     model = load(bundle, device=device, batch_size=batch_size)
     name = data or _data_of(bundle)
     with remarks.status(f"examining {escape(bundle)}"):
-        diagnosis = diagnose(model, open_dataset(name) if name else None, images=images, n=n, alpha=alpha)
+        diagnosis = diagnose(model, _open(name, model) if name else None, images=images, n=n, alpha=alpha)
     if as_json:
         print(json.dumps(diagnosis.to_dict()))
     else:
@@ -206,15 +207,36 @@ def doctor(
 
 
 @app.command()
-def train(config: Annotated[Path, typer.Argument(help="A training configuration (.yaml).")]) -> None:
+def train(
+    config: Annotated[Path, typer.Argument(help="A training configuration (.yaml).")],
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Say what is done, what is next and how long it will take; do nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Train a dual model: experts, labels, variance estimator, bundle.
 
     Every finished step is kept; run the same command again to go on after an interruption.
 
-    Example: dualrs train configs/fashion-mnist.yaml
+    Example: dualrs train configs/fashion-mnist.yaml --plan
     """
+    from dualrs.data import name_of_split
+    from dualrs.training.plan import render_plan
+
     with _resumable():
-        out.print(f"bundle: {_pipeline(config).run()}")
+        pipeline = _pipeline(config)
+        plan = pipeline.plan()
+        if plan_only:
+            print(json.dumps(plan.to_dict())) if as_json else out.print(render_plan(plan))
+            return
+        remarks.print(render_plan(plan))
+        bundle = pipeline.run()
+    data = name_of_split(pipeline.config.data, "test")
+    if as_json:
+        print(json.dumps({"bundle": str(bundle), "data": data}))
+    else:
+        out.print(f"bundle: {bundle}", soft_wrap=True)
+        out.print(f"certify it: dualrs certify {bundle} --data {data} --images 500", soft_wrap=True)
 
 
 @app.command()
@@ -228,7 +250,7 @@ def label(config: Annotated[Path, typer.Argument(help="A training configuration 
     pipeline = _pipeline(config)
     with _resumable():
         pipeline.labels(pipeline.experts())
-    out.print(f"labels: {pipeline.config.output / 'labels'}")
+    out.print(f"labels: {pipeline.folders.root / 'labels'}", soft_wrap=True)
 
 
 @data_app.command("list")
@@ -278,6 +300,14 @@ def _data_of(bundle: str) -> str | None:
     return name if bundle in shipped_models() and name in here else None
 
 
+def _open(name: str, model: Smoothed, split: str = "test") -> Dataset:
+    """Opens data; images of a folder are brought to the size that the model takes."""
+    from dualrs.data import open_dataset
+
+    sides = set(model.input.shape[1:]) if model.input and name.startswith("folder:") else set()
+    return open_dataset(name, split, size=sides.pop() if len(sides) == 1 else None)
+
+
 def _fetching(what: str, share: float | None) -> str:
     return what if share is None else f"{what} {share:.0%}"
 
@@ -293,12 +323,9 @@ def _resumable() -> Iterator[None]:
 
 
 def _pipeline(path: Path) -> Pipeline:
-    from dualrs.data import load
-    from dualrs.training.config import load_config
-    from dualrs.training.pipeline import Pipeline
+    from dualrs.training.pipeline import open_pipeline
 
-    config = load_config(path)
-    return Pipeline(config, load(config.data, "train"), load(config.data, "test"))
+    return open_pipeline(path)
 
 
 def _certify_with(*, as_json: bool, **fields: Any) -> None:
@@ -309,14 +336,13 @@ def _certify_with(*, as_json: bool, **fields: Any) -> None:
 
 
 def _certify(config: CertifyConfig, *, as_json: bool) -> None:
-    from dualrs.data import open_dataset
     from dualrs.evaluation import evaluate
     from dualrs.models import bundle_digest, find_bundle
     from dualrs.smoothing import load
 
     folder = find_bundle(config.model)
     model = load(folder, **config.execution)
-    dataset = open_dataset(config.data, config.split)
+    dataset = _open(config.data, model, config.split)
     evaluation = evaluate(
         model,
         dataset,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 
 
 class ConfigError(ValueError):
@@ -39,10 +39,10 @@ def parse_section(section: type[S], content: Any, *, source: str) -> S:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            field = ".".join(str(part) for part in problem["loc"]) or "the file"
+            path, known = _located(section, problem["loc"])
+            field = ".".join(path) or "the file"
             if problem["type"] == "extra_forbidden":
-                known = ", ".join(_fields_beside(section, problem["loc"]))
-                lines.append(f"  {field}: unknown field (value {problem['input']!r}); known here: {known}")
+                lines.append(f"  {field}: unknown field (value {problem['input']!r}); known here: {', '.join(known)}")
             elif problem["type"] == "missing":
                 lines.append(f"  {field}: must be given")
             else:
@@ -50,16 +50,36 @@ def parse_section(section: type[S], content: Any, *, source: str) -> S:
         raise ConfigError(f"{source} is not a valid configuration:\n" + "\n".join(lines)) from error
 
 
-def _fields_beside(section: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The names of the fields that the section at a location has, the last entry being a name in it."""
-    for part in location[:-1]:
+_Kinds = dict[str | None, type[BaseModel] | None]
+
+
+def _located(section: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """Where a problem is, as the user wrote it, and the names of the fields beside it.
+
+    Pydantic's location also has the tags of the kinds of sections between which it chose.
+    """
+    path: list[str] = []
+    kinds: _Kinds = {None: section}
+    for part in location:
+        if part in kinds:
+            kinds = {None: kinds[str(part)]}
+            continue
+        path.append(str(part))
         if isinstance(part, str):
-            section = _section_in(section.model_fields[part].annotation)
-    return sorted(section.model_fields)
+            here = [kind for kind in kinds.values() if kind is not None]
+            section = next((kind for kind in here if part in kind.model_fields), here[0] if here else section)
+            kinds = _kinds_in(section.model_fields[part].annotation) if part in section.model_fields else {}
+    return path, sorted(section.model_fields)
 
 
-def _section_in(annotation: Any) -> type[BaseModel]:
-    """The section that an annotation such as ``tuple[Section, ...]`` or ``Section | None`` speaks of."""
+def _kinds_in(annotation: Any, tag: str | None = None) -> _Kinds:
+    """The sections that an annotation such as ``tuple[Section, ...]`` or ``A | B`` speaks of, by their tags."""
+    if get_origin(annotation) is Annotated:
+        annotation, *about = get_args(annotation)
+        return _kinds_in(annotation, next((each.tag for each in about if isinstance(each, Tag)), tag))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(_section_in(part) for part in get_args(annotation) if part not in (type(None), Ellipsis))
+        return {tag: annotation}
+    kinds: _Kinds = {}
+    for part in get_args(annotation):
+        kinds |= _kinds_in(part, tag)
+    return kinds or ({} if tag is None else {tag: None})

@@ -5,10 +5,12 @@ import pytest
 import yaml
 
 from dualrs.config import ConfigError
-from dualrs.training.config import load_config
+from dualrs.training.config import Optimization, load_config, member_names
 
 ROOT = Path(__file__).parents[2]
-EXPERT = {"sigmas": [0.25, 0.5], "network": {"width": 4}, "optimization": {"epochs": 1}}
+PLAN = {"epochs": 1}
+EXPERT = {"sigmas": [0.25, 0.5], "network": {"width": 4}, "optimization": PLAN}
+READY = {"sigmas": [0.25], "classifier": "weights.pt"}
 GOOD = {
     "name": "toy",
     "data": "cifar10",
@@ -16,8 +18,9 @@ GOOD = {
     "sigma_e": 0.5,
     "output": "runs/toy",
     "experts": [EXPERT],
-    "estimator": {"network": {"width": 4}, "optimization": {"epochs": 1}},
+    "estimator": {"network": {"width": 4}, "optimization": PLAN},
 }
+ESTIMATOR = GOOD["estimator"]
 
 
 def load(tmp_path, content):
@@ -39,25 +42,77 @@ def test_defaults(tmp_path):
     config = load(tmp_path, GOOD)
     assert config.labels.mapped_n == 10_000
     assert config.estimator.temperature == 1.0
+    assert config.selection is config.fine_tuning is config.dial is None
+
+
+def test_a_full_configuration(tmp_path):
+    denoiser = {"network": {"width": 4, "depth": 1}, "stages": [{"mse": 1, "optimization": PLAN}]}
+    small = {"diffusion": {"width": 8, "optimization": PLAN}}
+    config = load(
+        tmp_path,
+        changed(
+            experts=[
+                EXPERT,
+                {**READY, "name": "a", "denoiser": denoiser},
+                {**READY, "sigmas": [0.25, 0.5], "name": "b", "denoiser": {"diffusion": "some/where"}},
+            ],
+            estimator={**ESTIMATOR, "start_from": 0.5, "frozen": True, "denoiser": small},
+            selection={},
+            fine_tuning={"rounds": 2, "optimization": PLAN, "assignment": "possible"},
+            dial={},
+        ),
+    )
+    assert [name for expert in config.experts for name in member_names(expert)] == [
+        "expert-0.25", "expert-0.5", "a", "b-0.25", "b-0.5",
+    ]  # fmt: skip
+    assert config.experts[2].denoiser.diffusion == "some/where"
+    assert config.estimator.denoiser.diffusion.noise_schedule.steps == 1000
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (changed(epochs=3), r"epochs: unknown field \(value 3\); known here: data, estimator, experts"),
+        (changed(epochs=3), r"epochs: unknown field \(value 3\); known here: data, dial, estimator, experts"),
         (
             changed(experts=[{**EXPERT, "optimization": {"epochs": 1, "lr": 2}}]),
-            r"experts\.0\.optimization\.lr: unknown",
+            r"experts\.0\.optimization\.lr: unknown field \(value 2\); known here: batch_size, crop_padding",
         ),
+        (
+            changed(experts=[EXPERT, {**READY, "weights": 1}]),
+            r"experts\.1\.weights: unknown field \(value 1\); known here: classifier, denoiser, name, options, sigmas",
+        ),
+        (
+            changed(experts=[EXPERT, {**READY, "denoiser": {"network": {"width": 4, "deep": 1}, "stages": []}}]),
+            r"experts\.1\.denoiser\.network\.deep: unknown field \(value 1\); known here: depth, name",
+        ),
+        (
+            changed(estimator={**ESTIMATOR, "denoiser": {"diffusion": {"width": 8, "layers": 2}}}),
+            r"estimator\.denoiser\.diffusion\.layers: unknown field \(value 2\); known here: depth, optimization",
+        ),
+        (changed(estimator={**ESTIMATOR, "denoiser": {"diffusion": {"width": 8}}}), r"diffusion\.optimization: must"),
         (changed(sigma_e=-1.0), r"sigma_e: .*greater than 0 \(given: -1\.0\)"),
         (changed(sigmas=[0.5, 0.25]), "sigmas must ascend"),
-        (changed(sigmas=[0.25, 0.5, 1.0]), r"every σ needs exactly one expert: .* experts serve \[0\.25, 0\.5\]"),
-        (changed(experts=[{**EXPERT, "start_from": 0.5}]), "must belong to an expert listed before it"),
+        (changed(sigmas=[0.25, 0.5, 1.0]), r"every σ needs an expert: .* experts serve \[0\.25, 0\.5\]"),
+        (changed(experts=[EXPERT, EXPERT]), r"experts that share a σ need names .*; expert-0\.25, expert-0\.5 appears"),
+        (changed(experts=[EXPERT, {**READY, "name": "estimator"}]), "an expert cannot be called estimator"),
+        (changed(experts=["mine"]), r"experts\.0: .*\(given: 'mine'\)"),
+        (changed(experts=[{**EXPERT, "start_from": 0.5}]), "must belong to an expert trained before it"),
         (
             changed(experts=[{**EXPERT, "network": {"name": "vgg", "width": 1}}]),
-            "unknown network 'vgg'; known: resnet9",
+            "unknown network 'vgg'; known: ",
         ),
-        (changed(estimator={**GOOD["estimator"], "start_from": 2.0}), "σ=2, which no expert serves"),
+        (changed(estimator={**ESTIMATOR, "start_from": 2.0}), "σ=2, for which no expert is trained"),
+        (
+            changed(estimator={**ESTIMATOR, "network": {"width": 4, "conditional": True}}),
+            "one noise level only, so its network cannot be conditional",
+        ),
+        (changed(selection={}), "give the estimator a start_from"),
+        (changed(dial={"bias": [1.0]}), r"one number for each of 2 experts; got \(1\.0,\)"),
+        (
+            changed(dial={"bias": [1.0, 0.0]}, selection={}, estimator={**ESTIMATOR, "start_from": 0.5}),
+            "leave the others out instead of a selection",
+        ),
+        (changed(image_size=32), "those of cifar10 have one size already"),
         ({key: value for key, value in GOOD.items() if key != "data"}, "data: must be given"),
         ([1, 2], "valid dictionary"),
     ],
@@ -65,6 +120,21 @@ def test_defaults(tmp_path):
 def test_errors_name_the_field_the_value_and_the_remedy(tmp_path, content, message):
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"schedule": "step"}, {"milestones": [3]}, {"schedule": "linear", "milestones": [3]}]
+)
+def test_milestones_go_with_steps(fields):
+    with pytest.raises(ValueError, match="schedule: step goes with milestones"):
+        Optimization(epochs=9, **fields)
+
+
+def test_optimizations_from_before_there_were_schedules_are_written_as_they_were():
+    assert "schedule" not in Optimization(epochs=1).model_dump()
+    steps = Optimization(epochs=90, schedule="step", milestones=(30, 60)).model_dump(mode="json")
+    assert steps.items() >= {"schedule": "step", "milestones": [30, 60], "factor": 0.5}.items()
+    assert Optimization.model_validate(steps).milestones == (30, 60)
 
 
 def test_unreadable_files(tmp_path):

@@ -6,7 +6,16 @@ from dualrs.data._errors import CorruptDataError, DataUnavailableError
 from dualrs.data._folder import ImageFolder, load_folder
 from dualrs.data._images import read_image
 from dualrs.data._sources import DebianPackage, Download, NpmPackage, Progress, Source
-from dualrs.data._store import DatasetInfo, available, data_root, fetch, load, open_dataset
+from dualrs.data._store import (
+    DatasetInfo,
+    available,
+    data_root,
+    fetch,
+    load,
+    load_arrays,
+    name_of_split,
+    open_dataset,
+)
 
 __all__ = [
     "ArrayDataset",
@@ -24,7 +33,9 @@ __all__ = [
     "data_root",
     "fetch",
     "load",
+    "load_arrays",
     "load_folder",
+    "name_of_split",
     "open_dataset",
     "random_crop_flip",
     "read_image",

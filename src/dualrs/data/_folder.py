@@ -1,15 +1,23 @@
 """Folders of images, one sub-folder a class, as ImageNet and Imagenette are laid out."""
 
 import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from dualrs.data._arrays import ArrayDataset
 from dualrs.data._errors import DataUnavailableError
 from dualrs.data._images import open_image, to_tensor
+from dualrs.progress import Progress
+
+_SPLITS = {"train": ("train",), "test": ("test", "val")}
+"""The sub-folders in which the splits may be."""
 
 _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -57,10 +65,12 @@ class ImageFolder:
         Raises:
             ValueError: If the file is damaged or is no image.
         """
+        return to_tensor(self.picture(i))
+
+    def picture(self, i: int) -> Image.Image:
+        """Give image `i` as Pillow's, in RGB; raises as `image` does."""
         image = open_image(self.samples[i][0]).convert("RGB")
-        if self.size is not None:
-            image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
-        return to_tensor(image)
+        return image if self.size is None else ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
 
     def label(self, i: int) -> int:
         """Give the class of image `i`, an index into `classes`."""
@@ -97,3 +107,68 @@ def load_folder(path: Path | str, *, size: int | None = None) -> ImageFolder:
             raise DataUnavailableError(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))})")
         samples.extend((file, label) for file in files)
     return ImageFolder(root, tuple(folder.name for folder in folders), tuple(samples), size)
+
+
+def split_folder(path: Path | str, split: str) -> Path:
+    """Find the sub-folder of `path` that holds a split: `train`, or `test` or `val`.
+
+    Raises:
+        DataUnavailableError: If there is none.
+        ValueError: If there is no such split.
+    """
+    root = Path(path).expanduser().resolve()
+    if split not in _SPLITS:
+        raise ValueError(f"a folder has no split {split!r}; it has {', '.join(_SPLITS)}")
+    found = [root / name for name in _SPLITS[split] if (root / name).is_dir()]
+    if not found:
+        raise DataUnavailableError(
+            f"{root} has no sub-folder {' or '.join(_SPLITS[split])}; a training needs {root / 'train'} and "
+            f"{root / 'test'} (or val), each of which holds one sub-folder a class"
+        )
+    return found[0]
+
+
+def read_split(path: Path | str, split: str, *, size: int | None = None) -> ArrayDataset:
+    """Read a split of a folder of images into memory; see `split_folder` for where it is.
+
+    Args:
+        path: The folder that holds the splits.
+        split: `"train"` or `"test"`.
+        size: Bring every image to size × size pixels, as `load_folder` does; None where they have one size.
+
+    Raises:
+        DataUnavailableError: If the split is not there, or holds no images.
+        ValueError: If images have different sizes, or would take more than half of the machine's memory.
+    """
+    folder = load_folder(split_folder(path, split), size=size)
+    shape = np.asarray(folder.picture(0)).shape
+    needed, most = len(folder) * int(np.prod(shape)), _most_bytes()
+    if needed > most:
+        raise ValueError(
+            f"{folder.root} holds {len(folder):,} images of {_by(shape)}, which take {needed / 2**30:,.1f} GiB of "
+            f"memory; half of this machine's is {most / 2**30:,.1f} GiB: give a smaller image_size, or fewer images"
+        )
+    images = np.empty((len(folder), *shape), dtype=np.uint8)
+    with Progress(f"reading {folder.root}", total=len(folder), unit="images") as progress:
+        for i, (file, _) in enumerate(folder.samples):
+            picture = np.asarray(folder.picture(i))
+            if picture.shape != shape:
+                raise ValueError(
+                    f"{file} has {_by(picture.shape)} and {folder.samples[0][0]} has {_by(shape)}: give an image_size "
+                    "that all are brought to"
+                )
+            images[i] = picture
+            progress.advance(1)
+    labels = np.array([label for _, label in folder.samples], dtype=np.int64)
+    return ArrayDataset(f"folder:{folder.root.parent.name}", split, images, labels, folder.classes)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return f"{shape[0]} x {shape[1]} pixels"
+
+
+def _most_bytes() -> int:
+    """Half of the machine's memory."""
+    if not hasattr(os, "sysconf"):
+        return 8 * 2**30
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -14,7 +14,7 @@ from dualrs.data._arrays import ArrayDataset, Dataset
 from dualrs.data._catalog import CATALOG, DatasetSpec
 from dualrs.data._errors import CorruptDataError, DataUnavailableError
 from dualrs.data._files import read_npy, write_npy
-from dualrs.data._folder import load_folder
+from dualrs.data._folder import load_folder, read_split, split_folder
 from dualrs.data._layouts import Split, read_archive
 from dualrs.data._sources import Progress, Source
 
@@ -120,6 +120,39 @@ def open_dataset(name: str, split: str = "test", *, size: int | None = None, roo
     if size is not None:
         raise ValueError(f"size is for folders of images; those of {name} have one size already")
     return load(name, split, root=root)
+
+
+def load_arrays(name: str, split: str = "test", *, size: int | None = None, root: Path | None = None) -> ArrayDataset:
+    """Load one split into memory: of a data set by name, or of `"folder:PATH"` with `train` and `test` (or `val`).
+
+    Args:
+        name: One of the names that `available` lists, or `"folder:PATH"`.
+        split: `"train"` or `"test"`.
+        size: For a folder, the side in pixels that images are brought to; None where they have one size.
+        root: Where named data sets are kept; `data_root()` if None.
+
+    Raises:
+        ValueError: If there is no such name or split, images of a folder differ in size or are too many for this
+            machine's memory, or `size` is given for a named data set.
+        DataUnavailableError: If the data set has not been fetched, or the folder or its split does not exist.
+        CorruptDataError: If a stored file is truncated or has another digest.
+    """
+    if name.startswith(_FOLDER_PREFIX):
+        return read_split(name.removeprefix(_FOLDER_PREFIX), split, size=size)
+    if size is not None:
+        raise ValueError(f"size is for folders of images; those of {name} have one size already")
+    return load(name, split, root=root)
+
+
+def name_of_split(name: str, split: str) -> str:
+    """Give the name by which `open_dataset` opens a split of what `load_arrays` loads.
+
+    Raises:
+        DataUnavailableError: If it is a folder without that split.
+    """
+    if name.startswith(_FOLDER_PREFIX):
+        return f"{_FOLDER_PREFIX}{split_folder(name.removeprefix(_FOLDER_PREFIX), split)}"
+    return name
 
 
 def fetch(

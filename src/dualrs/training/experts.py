@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dualrs.data import ArrayDataset
-from dualrs.models import AtSigma, weights_digest
+from dualrs.models import at_sigma, weights_digest
 from dualrs.training.config import ExpertConfig, FineTuning
 from dualrs.training.loop import fit
 from dualrs.training.methods import Gaussian, expert_objective
@@ -45,16 +46,20 @@ def train_expert(
         folder=folder,
         seed=seed,
         settings={
-            # Checkpoints from before there was a choice of these do not say which they were made by.
-            "expert": config.model_dump(
-                mode="json", exclude={"name"} | ({"method"} if config.method == Gaussian() else set())
-            ),
+            **expert_settings(config),
             "data": data.digest,
             "start": None if start is None else weights_digest(start),
         },
         description=f"expert {config.title}",
     )
     return model
+
+
+def expert_settings(config: ExpertConfig) -> dict[str, Any]:
+    """What a checkpoint says of how its expert was trained, as JSON values."""
+    # Those from before there was a choice of these do not say which they were made by.
+    untold = {"name"} | ({"method"} if config.method == Gaussian() else set())
+    return {"expert": config.model_dump(mode="json", exclude=untold)}
 
 
 def fine_tune_expert(
@@ -122,8 +127,3 @@ def noisy_accuracy(model: nn.Module, data: ArrayDataset, sigma: float, *, seed: 
         logits = classifier(noisy.contiguous(memory_format=torch.channels_last))
         correct += int((logits.argmax(1) == labels).sum())
     return correct / len(data)
-
-
-def at_sigma(model: nn.Module, sigma: float) -> nn.Module:
-    """The base classifier at one noise level: the model itself, or, if it is to be told σ, with σ told."""
-    return AtSigma(model, sigma).eval() if getattr(model, "takes_sigma", False) else model

@@ -29,12 +29,17 @@ _QUANTILES = 200
 
 def execution(plan: LabelConfig) -> Execution:
     """How networks vote during a training."""
-    return {"backend": "auto" if plan.precision == "float32" else "compile", "precision": plan.precision}
+    return {
+        "backend": "auto" if plan.precision == "float32" else "compile",
+        "precision": plan.precision,
+        "batch_size": plan.batch_size,
+    }
 
 
 def smoothed(base: Base, sigma: float, num_classes: int, plan: LabelConfig) -> SmoothedClassifier:
     """An expert as it votes during a training; what is no network runs in its own way."""
-    return SmoothedClassifier(base, sigma, num_classes, **(execution(plan) if isinstance(base, nn.Module) else {}))
+    runs: Execution = execution(plan) if isinstance(base, nn.Module) else {"batch_size": plan.batch_size}
+    return SmoothedClassifier(base, sigma, num_classes, **runs)
 
 
 def true_class_votes(
@@ -62,12 +67,17 @@ def true_class_votes(
         n=plan.n,
         seed=seed,
         path=path,
-        key=f"{key} n={plan.n} tolerance={plan.tolerance:g} {plan.precision} seed={seed}",
+        key=f"{key} {label_settings(plan, seed)}",
         description=f"labels by {name}",
         asked=[data.label(i) for i in range(len(data))],
         looks=[max(1, round(share * plan.n)) for share in _LOOKS] if plan.tolerance else (),
         stop=_known_within(plan.tolerance, expert.sigma, plan.alpha) if plan.tolerance else None,
     )
+
+
+def label_settings(plan: LabelConfig, seed: int) -> str:
+    """What the end of their key says of how votes for labels were drawn."""
+    return f"n={plan.n} tolerance={plan.tolerance:g} {plan.precision} seed={seed}"
 
 
 def label_radii(votes: Sequence[Votes], sigmas: Sequence[float], plan: LabelConfig) -> NDArray[np.float64]:

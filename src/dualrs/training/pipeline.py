@@ -1,24 +1,44 @@
-"""From a configuration to a dual model: experts, labels, estimator, bundle — each step kept once done."""
+"""From a configuration to a dual model: experts, labels, estimator, rounds, dial, bundle; each kept once done."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from dualrs.data import ArrayDataset
-from dualrs.files import atomic_write
-from dualrs.models import InputSpec, weights_digest
-from dualrs.progress import console
-from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
-from dualrs.training.config import ExpertConfig, TrainingConfig
+from dualrs.data import ArrayDataset, load_arrays
+from dualrs.models import Biased, InputSpec, at_sigma, weights_digest
+from dualrs.sampling import Base
+from dualrs.smoothing import DualSmoothedClassifier, Expert, SmoothedClassifier
+from dualrs.training.choices import Judges, choose_pool, turn_dial
+from dualrs.training.config import DiffusionConfig, OneShotConfig, TrainingConfig, UtilityConfig, load_config
 from dualrs.training.estimator import train_estimator
-from dualrs.training.experts import noisy_accuracy, train_expert
-from dualrs.training.labels import label_radii, true_class_votes
+from dualrs.training.experts import fine_tune_expert
+from dualrs.training.folders import Folders, write_json
+from dualrs.training.fronts import Diffusion, fits_half, round_weights
+from dualrs.training.labels import execution, label_radii, smoothed, true_class_votes
+from dualrs.training.plan import Plan, make_plan
+from dualrs.training.pool import Pool, as_one, assemble, each_of, load_diffusions, load_ready, unsaveable
+from dualrs.training.rounds import assign, estimator_votes
+
+Radii = NDArray[np.float64]
+
+
+def open_pipeline(path: str | Path) -> Pipeline:
+    """The training that a configuration file is about, with its data.
+
+    Raises:
+        ConfigError: the file is no valid configuration.
+        DataUnavailableError, ValueError: the data cannot be had, or do not fit into memory.
+    """
+    config = load_config(path)
+    train, test = (load_arrays(config.data, split, size=config.image_size) for split in ("train", "test"))
+    return Pipeline(config, train, test)
 
 
 class Pipeline:
@@ -26,100 +46,225 @@ class Pipeline:
 
     Args:
         config: the whole training.
-        train: the training split.
+        train: the training split, of which the last ``config.validation`` images are set aside.
         test: the split on which accuracies are reported, never chosen.
+
+    Raises:
+        ValueError: the splits have different classes, or validation takes all images.
     """
 
     def __init__(self, config: TrainingConfig, train: ArrayDataset, test: ArrayDataset) -> None:
-        self.config, self._train, self._test = config, train, test
-        labelled = min(config.labels.images or len(train), len(train))
-        self._labelled = train.subset(range(labelled))
+        if config.validation >= len(train):
+            raise ValueError(f"validation takes {config.validation} images, and the training split has {len(train)}")
+        if train.classes != test.classes:
+            raise ValueError(f"the splits have different classes: {list(train.classes)} and {list(test.classes)}")
+        self.config, self.folders = config, Folders(config)
+        self._test = test
+        self._experts: Pool = ()
+        kept = len(train) - config.validation
+        self._train = train.subset(range(kept)) if config.validation else train
+        self._validation = train.subset(range(kept, len(train)))
+        self._labelled = self._first(config.labels.images)
 
     def run(self) -> Path:
-        """Does whatever is not done yet and returns the folder of the finished bundle."""
-        experts = self.experts()
-        radii = self.labels(experts)
-        estimator = self.estimator(experts, radii)
-        return self._bundle(experts, estimator)
+        """Does whatever is not done yet and returns the folder of the finished bundle.
 
-    def experts(self) -> dict[float, nn.Module]:
-        """Trains every expert that is not trained yet; returns them by σ (one object may serve several)."""
-        trained: dict[float, nn.Module] = {}
-        for number, expert in enumerate(self.config.experts):
-            start = trained[expert.start_from] if expert.start_from is not None else None
-            model = self._expert(expert, start, seed=self.config.seed + number)
-            trained.update(dict.fromkeys(expert.sigmas, model))
-        return dict(sorted(trained.items()))
+        Raises:
+            ValueError: a bundle cannot hold one of the experts that are off the shelf; found before any training.
+        """
+        if refused := unsaveable(self.config, self._ready):
+            raise ValueError(
+                f"a bundle cannot hold {', '.join(refused)}: export it to ONNX and name the .onnx file, or take the "
+                "model from dualrs.training.pipeline.Pipeline.model() in Python"
+            )
+        model = self.model()
+        networks = [base for base in model.bases.values() if isinstance(base, nn.Module)]
+        return model.save(self.folders.bundle, half=all(map(fits_half, networks)))
 
-    def labels(self, experts: dict[float, nn.Module]) -> NDArray[np.float64]:
-        """Labels the training images that are not labelled yet; radii of shape (images, σ)."""
-        config, labels = self.config, self.config.labels
-        votes = [self._votes(sigma, expert) for sigma, expert in experts.items()]
-        radii = label_radii(
-            np.stack(votes, axis=1), config.sigmas, n=labels.n, mapped_n=labels.mapped_n, alpha=labels.alpha
+    def plan(self) -> Plan:
+        """What is done, what is next, and how long it will take; nothing is done or written."""
+        return make_plan(self.config, self._train)
+
+    def model(self) -> DualSmoothedClassifier:
+        """Does whatever is not done yet and returns the finished model, without storing it."""
+        pool = self.selected(self.experts())
+        radii = self.labels(pool)
+        estimator = self.estimator(pool, radii)
+        for number in range(1, self.config.rounds + 1):
+            pool = self.fine_tune(pool, estimator, number)
+            radii = self.labels(pool, number)
+            estimator = self.estimator(pool, radii, number)
+        return self._put_together(pool, self.dial(pool, estimator, radii))
+
+    def experts(self) -> Pool:
+        """Trains or loads every expert that is not there yet."""
+        self._experts = assemble(self.config, self._ready, self._diffusions, self._train, self._test)
+        return self._experts
+
+    def selected(self, pool: Pool) -> Pool:
+        """The experts between which routing is forecast to be worth most; all of them where none are to be chosen."""
+        config, backbone = self.config.selection, self._features_of(pool)
+        if config is None or backbone is None:
+            return pool
+        radii = self._radii(pool, self._labelled, self._train.digest, self._folder("labels", pool))
+        taught = min(config.images, len(radii) - self.config.images_to_judge(len(radii)))
+        names = choose_pool(
+            config,
+            [member.name for member in pool],
+            backbone=at_sigma(backbone, self.config.sigma_e),
+            data=self._labelled.subset(range(taught)),
+            radii=radii[:taught],
+            judges=self._judges(pool, radii, 0, self._utility),
+            path=self.folders.selection,
         )
+        return tuple(member for member in pool if member.name in names)
+
+    def labels(self, pool: Pool, number: int = 0) -> Radii:
+        """Labels the training images that are not labelled yet; radii of shape (images, candidates)."""
+        radii = self._radii(pool, self._labelled, self._train.digest, self._folder("labels", pool, number))
         best = np.where(radii.max(axis=1) > 0, radii.argmax(axis=1), -1)
-        shares = {f"{sigma:g}": float((best == i).mean()) for i, sigma in enumerate(config.sigmas)}
+        shares = {member.name: float((best == i).mean()) for i, member in enumerate(pool)}
         shares["none"] = float((best == -1).mean())
-        _write_json(config.output / "labels" / "summary.json", {"images": len(radii), "best_sigma_shares": shares})
+        write_json(self._label_summary(pool, number), {"images": len(radii), "best_expert_shares": shares})
         return radii
 
-    def estimator(self, experts: dict[float, nn.Module], radii: NDArray[np.float64]) -> nn.Module:
+    def estimator(self, pool: Pool, radii: Radii, number: int = 0) -> nn.Module:
         """Trains the variance estimator unless it is trained."""
-        config = self.config.estimator
-        return train_estimator(
+        config, front = self.config.estimator, self.config.estimator.denoiser
+        taught = len(radii) - self.config.images_to_judge(len(radii))
+        model = train_estimator(
             config,
-            self._labelled,
-            radii,
+            self._labelled.subset(range(taught)),
+            radii[:taught],
             self.config.sigma_e,
-            start=experts[config.start_from] if config.start_from is not None else None,
-            folder=self.config.output / "estimator",
-            seed=self.config.seed + len(self.config.experts),
+            start=self._features_of(pool),
+            folder=self._folder("estimator", pool, number),
+            seed=self.config.seed + len(self.config.experts) + 100 * number,
+            diffusion=self._diffusions[front.diffusion] if isinstance(front, OneShotConfig) else None,
         )
-
-    def _expert(self, expert: ExpertConfig, start: nn.Module | None, *, seed: int) -> nn.Module:
-        names = "-".join(f"{sigma:g}" for sigma in expert.sigmas)
-        folder = self.config.output / f"expert-{names}"
-        model = train_expert(expert, self._train, start=start, folder=folder, seed=seed)
-        _round_weights(model)
-        if not (folder / "summary.json").exists():
-            accuracy = {f"{sigma:g}": noisy_accuracy(model, self._test, sigma) for sigma in expert.sigmas}
-            _write_json(folder / "summary.json", {"test_accuracy_one_noise_draw": accuracy})
-            for sigma, value in accuracy.items():
-                console.print(f"expert for σ={sigma}: {value:.2%} of test images right under one noise draw")
+        round_weights(model)
         return model
 
-    def _votes(self, sigma: float, expert: nn.Module) -> NDArray[np.int64]:
-        n, seed = self.config.labels.n, self.config.seed
-        return true_class_votes(
-            SmoothedClassifier(expert, sigma, len(self._train.classes)),
-            self._labelled,
-            n=n,
-            seed=seed,
-            path=self.config.output / "labels" / f"votes-{sigma:g}.npz",
-            key=f"{weights_digest(expert)[:16]} {self._labelled.digest[:16]} n={n} seed={seed}",
+    def fine_tune(self, pool: Pool, estimator: nn.Module, number: int) -> Pool:
+        """Fine-tunes every expert that can be trained on the images for which the estimator chooses it."""
+        config = self.config.fine_tuning
+        if config is None:
+            return pool
+        data = self._first(config.images)
+        votes = estimator_votes(
+            SmoothedClassifier(estimator, self.config.sigma_e, len(pool), **execution(self.config.labels)),
+            data,
+            n=config.votes,
+            seed=self.config.seed,
+            path=self._folder("choices", pool, number) / "votes.npz",
+            key=f"{weights_digest(estimator)[:16]} {self._train.digest[:16]}",
         )
+        shares = assign(votes, config.assignment)
+        tuned = list(pool)
+        for expert in dict.fromkeys(member.expert for member in pool):
+            served = [i for i, member in enumerate(pool) if member.expert == expert]
+            members = [pool[i] for i in served]
+            network = as_one(members)
+            if network is None:
+                continue
+            network = fine_tune_expert(
+                network,
+                config,
+                data,
+                tuple(member.sigma for member in members),
+                shares[:, served],
+                folder=self._folder("-".join(member.name for member in members), pool, number),
+                seed=self.config.seed + 1000 * number + served[0],
+                name=", ".join(member.name for member in members),
+            )
+            round_weights(network)
+            for i, model in zip(served, each_of(network, len(served)), strict=True):
+                tuned[i] = replace(pool[i], model=model)
+        return tuple(tuned)
 
-    def _bundle(self, experts: dict[float, nn.Module], estimator: nn.Module) -> Path:
-        config = self.config
-        model = DualSmoothedClassifier(estimator, config.sigma_e, experts, len(self._train.classes))
-        model.input = InputSpec(self._train.input_shape)
-        model.classes = self._train.classes
+    def dial(self, pool: Pool, estimator: nn.Module, radii: Radii) -> nn.Module:
+        """Sets the estimator's dial on images that it has not seen; the estimator as it is where there is no dial.
+
+        Args:
+            pool: the candidates.
+            estimator: the last round's.
+            radii: of the candidates on the labelled images.
+        """
+        config = self.config.dial
+        if config is None:
+            return estimator
+        if config.bias is not None:
+            return Biased(estimator, config.bias)
+        judges = self._judges(pool, radii, self.config.rounds, config.utility or self._utility)
+        path = self._folder("dial", pool) / "settings.json"
+        return Biased(estimator, turn_dial(config, estimator, judges, path, precision=self.config.labels.precision))
+
+    def _judges(self, pool: Pool, radii: Radii, number: int, utility: UtilityConfig) -> Judges:
+        """By what dial and selection are judged: the validation images, or the last labelled ones."""
+        if self.config.validation:
+            images = self._validation
+            radii = self._radii(pool, images, images.digest, self._folder("validation", pool, number))
+        else:
+            start = len(radii) - self.config.images_to_judge(len(radii))
+            images, radii = self._labelled.subset(range(start, len(radii))), radii[start:]
+        return Judges(images, radii, utility, self.config.sigma_e, self.config.seed)
+
+    @property
+    def _utility(self) -> UtilityConfig:
+        return self.config.estimator.utility or UtilityConfig()
+
+    @cached_property
+    def _ready(self) -> dict[int, Base]:
+        return load_ready(self.config, len(self._train.classes))
+
+    @cached_property
+    def _diffusions(self) -> dict[str | DiffusionConfig, Diffusion]:
+        return load_diffusions(self.config, self._train)
+
+    def _first(self, images: int | None) -> ArrayDataset:
+        return self._train.subset(range(min(images or len(self._train), len(self._train))))
+
+    def _folder(self, step: str, pool: Pool, number: int = 0) -> Path:
+        return self.folders.step(step, [member.name for member in pool], number)
+
+    def _label_summary(self, pool: Pool, number: int) -> Path:
+        return self._folder("estimator", pool, number) / "labels.json"
+
+    def _features_of(self, pool: Pool) -> nn.Module | None:
+        """What the estimator starts from: the expert trained here for that σ, also if a selection has left it out."""
+        sigma, known = self.config.estimator.start_from, (*pool, *self._experts)
+        models = (member.model for member in known if member.sigma == sigma and not member.ready)
+        return next((model for model in models if isinstance(model, nn.Module)), None)
+
+    def _radii(self, pool: Pool, data: ArrayDataset, digest: str, folder: Path) -> Radii:
+        """Of the candidates on images that are the first of those with this digest."""
+        plan = self.config.labels
+        votes = [
+            true_class_votes(
+                smoothed(member.base, member.sigma, len(self._train.classes), plan),
+                data,
+                plan,
+                seed=self.config.seed,
+                path=folder / f"{member.name}.npz",
+                key=f"{member.key} {digest[:16]}",
+                name=member.name,
+            )
+            for member in pool
+        ]
+        return label_radii(votes, [member.sigma for member in pool], plan)
+
+    def _put_together(self, pool: Pool, estimator: nn.Module) -> DualSmoothedClassifier:
+        config, train = self.config, self._train
+        experts = [Expert(member.base, member.sigma, member.name) for member in pool]
+        model = DualSmoothedClassifier(estimator, config.sigma_e, experts, len(train.classes))
+        model.input = InputSpec(train.input_shape)
+        model.classes = train.classes
+        known = [self.folders.expert(expert) / "summary.json" for expert in config.experts]
         model.info = {
             "name": config.name,
-            "data": {"name": self._train.name, "train_digest": self._train.digest},
+            "data": {"name": train.name, "train_digest": train.digest},
             "training": config.model_dump(mode="json", exclude={"output"}),
-            **{path.parent.name: json.loads(path.read_text()) for path in config.output.glob("*/summary.json")},
+            **{path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in known if path.exists()},
+            "labels": json.loads(self._label_summary(pool, self.config.rounds).read_text(encoding="utf-8")),
         }
-        return model.save(config.output / "bundle", half=True)
-
-
-def _round_weights(network: nn.Module) -> None:
-    """Rounds to float16, as bundles store weights, so that all that follows is about the network that is stored."""
-    rounded = {name: value.half().float() for name, value in network.state_dict().items() if value.is_floating_point()}
-    network.load_state_dict(rounded, strict=False)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
+        return model

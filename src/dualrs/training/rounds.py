@@ -36,9 +36,14 @@ def estimator_votes(estimator: SmoothedClassifier, data: Dataset, *, n: int, see
         n=n,
         seed=seed,
         path=path,
-        key=f"{key} n={n} seed={seed}",
+        key=f"{key} {choice_settings(n, seed)}",
         description="choices of the estimator",
     )
+
+
+def choice_settings(n: int, seed: int) -> str:
+    """What the end of their key says of how votes of the estimator were drawn."""
+    return f"n={n} seed={seed}"
 
 
 def assign(votes: Votes, assignment: Assignment) -> NDArray[np.float32]:

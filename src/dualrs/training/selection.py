@@ -131,7 +131,7 @@ def _train_head(
         torch.manual_seed(seed)
         head = nn.Linear(features.shape[2], radii.shape[1])
     optimizer = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=_DECAY)
-    steps = max(_LEAST_STEPS, _EPOCHS * (len(kept) // _BATCH))
+    steps = head_steps(len(kept))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         rows = kept[torch.randint(len(kept), (_BATCH,), generator=generator)]
@@ -142,6 +142,11 @@ def _train_head(
         optimizer.step()
         schedule.step()
     return head
+
+
+def head_steps(images: int) -> int:
+    """How many steps the quick estimator of a pool is trained for on so many images."""
+    return max(_LEAST_STEPS, _EPOCHS * (images // _BATCH))
 
 
 def pool_names(score: PoolScore, names: Sequence[str]) -> tuple[str, ...]:

@@ -56,8 +56,8 @@ def collect_votes(
 ) -> Votes:
     """How a model votes on each image.
 
-    Finished parts are written to ``path`` every 500 images; a later call with the same key goes on
-    from there, also for more images.
+    Finished images are written to ``path``, every 500 of them and at an interruption; a later call with the same key
+    goes on from there, also for more images.
 
     Args:
         model: a base classifier and its noise level.
@@ -91,15 +91,15 @@ def collect_votes(
             jobs = (
                 Job(i, data.image(i), {"poll": _poll(model.sigma, schedule, _at(asked, i), stop)}, seed) for i in part
             )
-            for result in model.engine().run(jobs):
-                i = int(str(result.key))
-                (stage,) = result.outcomes["poll"].certificate.stages
-                votes.counts[i] = stage.counts if asked is None else stage.counts[asked[i]]
-                votes.drawn[i] = stage.trials
-                progress.advance(1)
-            with atomic_write(path) as file:
-                seconds = spent + time.perf_counter() - started
-                np.savez(file, counts=votes.counts, drawn=votes.drawn, key=np.array(key), seconds=np.array(seconds))
+            try:
+                for result in model.engine().run(jobs):
+                    i = int(str(result.key))
+                    (stage,) = result.outcomes["poll"].certificate.stages
+                    votes.counts[i] = stage.counts if asked is None else stage.counts[asked[i]]
+                    votes.drawn[i] = stage.trials
+                    progress.advance(1)
+            finally:
+                _write(path, key, votes, spent + time.perf_counter() - started)
     done = Votes(votes.counts[: len(data)], votes.drawn[: len(data)])
     if fresh := len(data) - known:
         seconds, saved = time.perf_counter() - started, 1 - float(done.drawn.mean()) / n
@@ -124,13 +124,19 @@ def _poll(sigma: float, schedule: Sequence[int], asked: int | None, stop: Stop |
     return Certificate(None, 0.0, sigma, 0.5, "poll", (votes,))
 
 
-def pace(path: Path) -> tuple[int, float | None]:
-    """On how many images there are votes in a file, and how many seconds each took, if that is known."""
+def pace(path: Path) -> tuple[int, float | None, str]:
+    """On how many images there are votes in a file, how many seconds each took, if that is known, and their key."""
     if not path.exists():
-        return 0, None
+        return 0, None, ""
     with np.load(path, allow_pickle=False) as stored:
-        images, seconds = int((stored["drawn"] > 0).sum()), _seconds(stored)
-    return images, seconds / images if images and seconds else None
+        images, seconds, key = int((stored["drawn"] > 0).sum()), _seconds(stored), str(stored["key"])
+    return images, seconds / images if images and seconds else None, key
+
+
+def _write(path: Path, key: str, votes: Votes, seconds: float) -> None:
+    if votes.drawn.any():
+        with atomic_write(path) as file:
+            np.savez(file, counts=votes.counts, drawn=votes.drawn, key=np.array(key), seconds=np.array(seconds))
 
 
 def _seconds(stored: Mapping[str, NDArray[np.float64]]) -> float:
