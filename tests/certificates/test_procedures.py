@@ -241,9 +241,12 @@ class TestRefusalsBeforeTheFirstRequest:
     def test_noise_levels_that_share_a_default_name(self, sigmas):
         with pytest.raises(ValueError, match=r"share expert names .*: name the experts yourself"):
             dual_certify(1.0, sigmas)
-        with pytest.raises(ValueError, match=r"distinct names, .* got \('a', 'a'\)"):
-            dual_certify(1.0, sigmas, experts=("a", "a"))
         assert expert_name(0.25) == "expert-0.25"
+
+    def test_one_name_at_one_noise_level_twice(self):
+        with pytest.raises(ValueError, match=r"distinct names, .* got \('a', 'a'\) at \(0.5, 0.5\)"):
+            dual_certify(1.0, (0.5, 0.5), experts=("a", "a"))
+        dual_certify(1.0, (0.25, 0.5), experts=("a", "a")).close()  # noise levels tell their votes apart
 
 
 class TestRefusalsOfAnswers:

@@ -265,6 +265,9 @@ def _expert_names(sigmas: tuple[float, ...], experts: Sequence[str] | None) -> t
         return names
     if isinstance(experts, str) or len(experts) != len(sigmas):
         raise ValueError(f"experts must be a sequence of {len(sigmas)} names, one per noise level, got {experts!r}")
-    if len(set(experts)) < len(experts):
-        raise ValueError(f"experts must have distinct names, which tell their votes apart, got {experts!r}")
+    if len(set(zip(sigmas, experts, strict=True))) < len(experts):
+        raise ValueError(
+            "experts at one noise level must have distinct names, which tell their votes apart, "
+            f"got {experts!r} at {sigmas}"
+        )
     return tuple(experts)

@@ -161,7 +161,11 @@ def _routed(
     routes = tuple(ways[i].route() for i in range(len(sigmas)))
     radius = min(way.proved() for way in ways.values())
     # The estimator's votes are one stage, whichever candidate they are read for.
-    proofs = {evidence.votes.stage: evidence.record() for way in ways.values() for evidence in way.evidence}
+    proofs = {
+        (evidence.votes.stage, evidence.votes.sigma): evidence.record()
+        for way in ways.values()
+        for evidence in way.evidence
+    }
     return Certificate(
         label if radius > 0 else None,
         radius,
