@@ -14,8 +14,8 @@ from dualrs.data import DataUnavailableError, load, load_arrays, load_folder, na
 from dualrs.evaluation import average_certified_radius, evaluate
 from dualrs.evaluation.config import evenly_spaced
 
-# Over seeds 0, 1, 2: see the assertion below for what was measured.
 LEAST_RATIO = 0.8
+"""Of the dual model's average certified radius to the oracle's; measured: 0.87, 0.85, 0.84 with seeds 0, 1, 2."""
 
 
 def configuration(images, output, seed):

@@ -6,6 +6,7 @@ import yaml
 
 from dualrs.config import ConfigError
 from dualrs.training.config import Optimization, load_config, member_names
+from dualrs.training.loop import _rate
 
 ROOT = Path(__file__).parents[2]
 PLAN = {"epochs": 1}
@@ -135,6 +136,15 @@ def test_optimizations_from_before_there_were_schedules_are_written_as_they_were
     steps = Optimization(epochs=90, schedule="step", milestones=(30, 60)).model_dump(mode="json")
     assert steps.items() >= {"schedule": "step", "milestones": [30, 60], "factor": 0.5}.items()
     assert Optimization.model_validate(steps).milestones == (30, 60)
+
+
+def test_the_learning_rate_follows_its_schedule():
+    steps = Optimization(epochs=90, warmup=0, schedule="step", milestones=(30, 60))
+    done = [step / (90 * 370) for step in (0, 30 * 370 - 1, 30 * 370, 60 * 370 - 1, 60 * 370, 90 * 370 - 1)]
+    assert [_rate(share, steps) for share in done] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    line = Optimization(epochs=10, warmup=0.2, schedule="linear")
+    assert [_rate(share, line) for share in (0.2, 0.6, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
+    assert _rate(0.1, line) == pytest.approx(0.5, abs=0.01)
 
 
 def test_unreadable_files(tmp_path):

@@ -1,19 +1,26 @@
 import copy
 import json
 from functools import wraps
+from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
-from safetensors.torch import save_file
+import yaml
+from safetensors.torch import load_file, save_file
 
 import dualrs
 from dualrs.config import parse_section
-from dualrs.models import Biased, Chain, OneShotDenoiser
+from dualrs.data import ArrayDataset
+from dualrs.models import Biased, Chain, NetworkSpec, OneShotDenoiser
 from dualrs.progress import Progress
+from dualrs.sampling import export_onnx
 from dualrs.training.checkpoint import StaleCheckpointError
-from dualrs.training.config import ExpertConfig, TrainingConfig
+from dualrs.training.config import ExpertConfig, Optimization, TrainingConfig
 from dualrs.training.experts import train_expert
+from dualrs.training.fronts import SharedClassifier, fits_half, round_weights
+from dualrs.training.loop import fit
 from dualrs.training.pipeline import Pipeline
 from dualrs.training.votes import StaleVotesError
 
@@ -28,12 +35,13 @@ DIFFUSION = {"diffusion": {"width": 8, "steps": 20, "optimization": {**ADAM, "ep
 
 @pytest.fixture(autouse=True)
 def quick_votes(monkeypatch):
-    """Networks vote as they are, without the time that an export takes, and in parts as small as the data."""
+    """Networks vote as they are, without the time that an export takes; parts and quick estimators fit the data."""
     from dualrs.smoothing import base
 
     make = base.make_backend
     monkeypatch.setattr(base, "make_backend", lambda *args, **options: make(*args, **{**options, "backend": "torch"}))
     monkeypatch.setattr("dualrs.training.votes._IMAGES_PER_PART", 20)
+    monkeypatch.setattr("dualrs.training.selection._LEAST_STEPS", 20)
 
 
 def toy(output, **changes):
@@ -289,3 +297,114 @@ def test_impossible_data_is_refused(train_data, test_data, tmp_path):
     object.__setattr__(other, "classes", ("dim", "bright"))
     with pytest.raises(ValueError, match="the splits have different classes"):
         Pipeline(toy(tmp_path), train_data, other)
+
+
+def stand_ins(folder):
+    """Tiny weights in the place of those that a configuration of the paper names, as their publishers save them."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        in_channels=3, out_channels=6, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, dropout=0.3,
+        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    unet.save_pretrained(folder / "diffusion")
+    diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", num_train_timesteps=4000).save_pretrained(
+        folder / "diffusion"
+    )
+    classifier = timm.create_model("test_vit", num_classes=2, img_size=16)
+    classifier.head.bias.data[1] = 10.0  # one answer to everything, so that there is something to certify
+    torch.save(classifier.state_dict(), folder / "classifier.pt")
+
+
+@pytest.mark.parametrize("name", ["paper-cifar10", "paper-imagenet"])
+def test_the_papers_configurations_run_as_they_are_but_for_their_size(name, tmp_path):
+    stand_ins(tmp_path)
+    content = yaml.safe_load((Path(__file__).parents[2] / "configs" / f"{name}.yaml").read_text())
+    (expert,), estimator = content["experts"], content["estimator"]
+    options = {"architecture": "timm:test_vit", "normalisation": "half", "image_size": 16}
+    arguments = {"img_size": 16}
+    expert |= {"classifier": str(tmp_path / "classifier.pt"), "options": {**options, "arguments": arguments}}
+    for front in (expert["denoiser"], estimator["denoiser"]):
+        front["diffusion"] = str(tmp_path / "diffusion")
+    content |= {"data": "noise", "image_size": None, "output": str(tmp_path / "out")}
+    content["labels"]["n"] = content["fine_tuning"]["votes"] = 20
+    for part in (estimator, content["fine_tuning"]):
+        part["optimization"] |= {"epochs": 1, "batch_size": 8}
+    estimator["network"] = {"name": "resnet20"} if name == "paper-cifar10" else {"name": "timm:test_resnet"}
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    data = ArrayDataset("noise", "train", images, np.ones(8, np.int64), ("one", "other"))
+    config = parse_section(TrainingConfig, content, source=name)
+    folder = Pipeline(config, data, data).run()
+    model = dualrs.load(folder, backend="torch")
+    assert model.sigmas == config.sigmas
+    assert {type(expert.base.denoiser) for expert in model.experts} == {OneShotDenoiser}
+    log = next((tmp_path / "out").glob("pool-*/round-1/estimator/metrics.jsonl"))
+    assert json.loads(log.read_text().splitlines()[0])["epoch"] == 1
+    # The fine-tuning leaves the denoiser as it is.
+    saved = load_file(tmp_path / "diffusion/diffusion_pytorch_model.safetensors")
+    unet = model.experts[0].base.denoiser.unet.state_dict()
+    assert all(torch.equal(value.half().float(), unet[key]) for key, value in saved.items())
+
+
+def test_an_onnx_file_is_an_expert_that_is_not_fine_tuned(train_data, test_data, weights, tmp_path):
+    network = NetworkSpec(width=4).build(num_classes=2, mean=[0.5], std=[0.4])
+    network.load_state_dict(weights)
+    (tmp_path / "expert.onnx").write_bytes(export_onnx(network.eval(), torch.zeros(32, 1, 8, 8)))
+    config = toy(
+        tmp_path / "out",
+        experts=[{"sigmas": [0.25], "classifier": str(tmp_path / "expert.onnx")}, {**EXPERT, "sigmas": [0.5]}],
+        fine_tuning={"optimization": {**ADAM, "epochs": 1}, "votes": 20},
+    )
+    model = dualrs.load(Pipeline(config, train_data, test_data).run())
+    assert certifies(model, test_data)
+    assert sorted(path.name for path in (tmp_path / "out").glob("pool-*/round-1/*")) == [
+        "choices", "estimator", "expert-0.5", "labels",
+    ]  # fmt: skip
+
+
+class Offset(torch.nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = torch.nn.Parameter(torch.tensor(by))
+
+    def forward(self, x):
+        return x + self.by
+
+
+def test_images_of_a_shared_classifier_go_through_the_denoiser_for_their_noise():
+    classifier = torch.nn.Flatten()
+    shared = SharedClassifier((0.25, 1.0), [Chain(Offset(by), classifier, clip=False) for by in (10.0, 20.0)])
+    images = torch.arange(6.0).view(6, 1, 1, 1)
+    sigmas = torch.tensor([1.0, 0.25, 0.25, 1.0, 0.0, 3.0])
+    expected = images.flatten() + torch.tensor([20.0, 10.0, 10.0, 20.0, 10.0, 20.0])
+    torch.testing.assert_close(shared(images, sigmas).flatten(), expected)
+    torch.testing.assert_close(shared(images[:1], sigmas[:1]).flatten(), torch.tensor([20.0]))
+
+
+def test_frozen_parts_are_used_in_training_as_they_will_be(train_data, tmp_path):
+    front = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Dropout(0.5), torch.nn.BatchNorm2d(1))
+    network = torch.nn.Sequential(front.requires_grad_(False), torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    seen = []
+
+    def objective(model, batch):
+        seen.append([part.training for part in model.modules()])
+        return model(batch.images).square().mean(), {}
+
+    plan = Optimization(epochs=1, batch_size=48, crop_padding=0)
+    fit(network, objective, torch.from_numpy(train_data.images), plan, folder=tmp_path, seed=0, settings={},
+        description="test")  # fmt: skip
+    assert seen == [[True, False, False, False, False, True, True]] * 2
+    assert network[0][2].num_batches_tracked == 0
+
+
+def test_weights_that_16_bits_cannot_hold_are_left_as_they_are():
+    network = torch.nn.Linear(2, 1, bias=False)
+    network.weight.data = torch.tensor([[0.1, 1e6]])
+    round_weights(network)
+    assert network.weight.tolist() == [[pytest.approx(0.1), 1e6]]
+    assert not fits_half(network)
+    network.weight.data[0, 1] = 1.0
+    round_weights(network)
+    assert network.weight[0, 0].item() == torch.tensor(0.1).half().item()
