@@ -16,7 +16,6 @@ from dualrs.data import ArrayDataset
 from dualrs.models import Biased, Chain, NetworkSpec, OneShotDenoiser
 from dualrs.progress import Progress
 from dualrs.sampling import export_onnx
-from dualrs.training.checkpoint import StaleCheckpointError
 from dualrs.training.config import ExpertConfig, Optimization, TrainingConfig
 from dualrs.training.experts import train_expert
 from dualrs.training.fronts import SharedClassifier, fits_half, round_weights
@@ -187,26 +186,19 @@ def test_rounds_of_fine_tuning(train_data, test_data, tmp_path, assignment):
     assert len(set(shipped.values())) == 3
 
 
-def test_a_dial_is_turned_without_training_anything_anew(train_data, test_data, tmp_path):
-    chosen = Pipeline(toy(tmp_path, dial={"images": 20, "votes": 30}), train_data, test_data).run()
+@pytest.mark.parametrize("validation", [0, 16])
+def test_a_dial_is_turned_without_doing_anything_else_anew(train_data, test_data, tmp_path, validation):
+    dial = {"images": 20, "votes": 30}
+    chosen = Pipeline(toy(tmp_path, dial=dial, validation=validation), train_data, test_data).run()
     settings = json.loads((tmp_path / "pool-0.25+0.5/dial/settings.json").read_text())
-    assert settings["images"] == 20  # the last labelled ones, which the estimator has not seen
-    first = dualrs.load(chosen).estimator
-    assert first.bias.tolist() == pytest.approx(settings["settings"][0]["bias"])
-    before = files(tmp_path)
-    with pytest.raises(StaleCheckpointError):  # with a fixed bias no images are set aside for judging
-        Pipeline(toy(tmp_path, dial={"bias": [0.5, 0.0]}), train_data, test_data).run()
-    assert files(tmp_path) == before
-
-
-def test_with_validation_images_another_dial_is_another_bundle_and_nothing_else(train_data, test_data, tmp_path):
-    first = Pipeline(toy(tmp_path, dial={"votes": 30}, validation=16), train_data, test_data).run()
-    assert isinstance(dualrs.load(first).estimator, Biased)
-    assert json.loads((tmp_path / "pool-0.25+0.5/dial/settings.json").read_text())["images"] == 16
+    assert settings["images"] == (validation or 20)  # or the last labelled ones, which the estimator has not seen
+    assert dualrs.load(chosen).estimator.bias.tolist() == pytest.approx(settings["settings"][0]["bias"])
     before = {path: content for path, content in files(tmp_path).items() if "bundle" not in path.parts}
-    fixed = Pipeline(toy(tmp_path, dial={"bias": [0.5, 0.0]}, validation=16), train_data, test_data).run()
+    turned = {**dial, "bias": [0.5, 0.0]}
+    fixed = Pipeline(toy(tmp_path, dial=turned, validation=validation), train_data, test_data).run()
     assert {path: content for path, content in files(tmp_path).items() if "bundle" not in path.parts} == before
     model = dualrs.load(fixed)
+    assert isinstance(model.estimator, Biased)
     assert model.estimator.bias.tolist() == [0.5, 0.0]
     assert certifies(model, test_data)
 

@@ -244,8 +244,9 @@ def test_a_plan_is_a_table_and_json(capsys):
     lines = [line.split() for line in capture.get().splitlines()]
     assert lines[1] == ["experts", "done"]
     assert lines[2] == ["labels", "1,500", "of", "5,000", "images", "3", "min", "its", "own", "pace"]
-    assert lines[3] == ["estimator", "to", "do", "?", "there", "is", "no", "file"]
-    assert lines[-1] == ["all", ">", "3", "min"]
+    assert lines[3] == ["estimator", "to", "do", "?", "unknown"]
+    assert lines[4] == ["all", ">", "3", "min"]
+    assert lines[5] == ["there", "is", "no", "file"]
     content = json.loads(json.dumps(plan.to_dict()))
     assert content["seconds_left"] == 200.0
     assert content["complete"] is False

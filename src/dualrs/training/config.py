@@ -119,7 +119,8 @@ class TrainingConfig(Section):
 
     def images_to_judge(self, labelled: int) -> int:
         """How many of so many labelled images judge dial and selection: the last ones, unseen by the estimator."""
-        if self.validation or (self.selection is None and self.judged_dial is None):
+        # For a dial with a fixed bias too: its setting may be changed without training the estimator anew.
+        if self.validation or (self.selection is None and self.dial is None):
             return 0
         return min((self.dial or DialConfig()).images, labelled // 4)
 

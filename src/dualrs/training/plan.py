@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from dualrs.data import ArrayDataset
 from dualrs.training.config import TrainingConfig
@@ -115,18 +116,22 @@ def _measured(probe: Callable[[], float]) -> float | str:
 
 
 def render_plan(plan: Plan) -> Table:
-    """A plan as a table for the terminal."""
-    total = duration(plan.seconds_left)
+    """A plan as a table for the terminal, and below it what stands in the way."""
+    known = duration(plan.seconds_left)
+    total = known if plan.complete else f"> {known}" if plan.seconds_left else "?"
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", footer_style="bold", show_footer=True)
-    table.add_column("step", footer="all", no_wrap=True)
+    table.add_column("step", footer="all")
     table.add_column("state", footer="" if plan.seconds_left or not plan.complete else "done", no_wrap=True)
-    table.add_column("time left", footer=total if plan.complete else f"> {total}", justify="right", no_wrap=True)
-    table.add_column("estimated from")
+    table.add_column("time left", footer=total, justify="right", no_wrap=True)
+    table.add_column("estimated from", no_wrap=True)
     for step in plan.steps:
         left = "?" if step.seconds_left is None else duration(step.seconds_left) if step.seconds_left else ""
-        style = "dim" if step.state == "done" else None
-        table.add_row(step.title, step.state, left, step.remark or step.basis, style=style)
-    return table
+        table.add_row(step.title, step.state, left, step.basis, style="dim" if step.state == "done" else None)
+    page = Table.grid()
+    page.add_row(table)
+    for remark in dict.fromkeys(step.remark for step in plan.steps if step.remark):
+        page.add_row(Text(remark, style="yellow"))
+    return page
 
 
 def duration(seconds: float) -> str:
