@@ -1,11 +1,12 @@
 import copy
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from dualrs.config import ConfigError
-from dualrs.training.config import Optimization, load_config, member_names
+from dualrs.config import ConfigError, parse_section
+from dualrs.training.config import Optimization, TrainingConfig, load_config, member_names
 from dualrs.training.loop import _rate
 
 ROOT = Path(__file__).parents[2]
@@ -153,3 +154,9 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_config(tmp_path / "bad.yaml")
+
+
+def test_the_configurations_of_the_training_guide_are_valid():
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL)
+    names = [parse_section(TrainingConfig, yaml.safe_load(block), source="docs/training.md").name for block in blocks]
+    assert names == ["from-scratch", "from-a-classifier", "from-a-pool"]
