@@ -39,7 +39,7 @@ def quick_votes(monkeypatch):
 
     make = base.make_backend
     monkeypatch.setattr(base, "make_backend", lambda *args, **options: make(*args, **{**options, "backend": "torch"}))
-    monkeypatch.setattr("dualrs.training.votes._IMAGES_PER_PART", 20)
+    monkeypatch.setattr("dualrs.training.votes._IMAGES_PER_WRITE", 20)
     monkeypatch.setattr("dualrs.training.selection._LEAST_STEPS", 20)
 
 

@@ -27,7 +27,7 @@ def collect(data, path, base=None, key="k", **options):
 
 
 def test_votes_survive_an_interruption(train_data, tmp_path, monkeypatch):
-    monkeypatch.setattr("dualrs.training.votes._IMAGES_PER_PART", 20)
+    monkeypatch.setattr("dualrs.training.votes._IMAGES_PER_WRITE", 20)
     whole = collect(train_data, tmp_path / "whole.npz")
     assert whole.counts.shape == (96, 1)
     assert (whole.counts > 45).all()

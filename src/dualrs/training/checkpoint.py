@@ -12,6 +12,7 @@ from torch import nn
 
 from dualrs.files import atomic_write
 from dualrs.settings import changes
+from dualrs.training.processes import led
 
 
 class StaleCheckpointError(ValueError):
@@ -25,6 +26,8 @@ class _Stateful(Protocol):
 
 class Checkpoint:
     """The state of a training in ``checkpoint.pt``: tensors and numbers only, read without unpickling code.
+
+    Where several processes train together their states are alike. The first one writes, and reads for all of them.
 
     Args:
         folder: where the file is.
@@ -46,6 +49,7 @@ class Checkpoint:
         self._parts: dict[str, _Stateful] = {"model": model, "optimizer": optimizer, "schedule": schedule}
         self._made_with = json.dumps(settings, sort_keys=True)
 
+    @led
     def save(self, epochs_done: int) -> None:
         """Replaces the checkpoint by the present state."""
         state = {name: part.state_dict() for name, part in self._parts.items()}
@@ -55,18 +59,33 @@ class Checkpoint:
     def restore(self) -> int:
         """Loads the checkpoint, if there is one, and returns the number of epochs already done.
 
+        If there is none, all processes begin with the weights of the first one.
+
         Raises:
             StaleCheckpointError: it was made with other settings; the message names what differs.
         """
-        if not self._path.exists():
+        state = self._read()
+        if state is None:
+            self._parts["model"].load_state_dict(self._first_weights())
             return 0
-        state = torch.load(self._path, map_location="cpu", weights_only=True)
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        return int(state["epochs_done"])
+
+    @led
+    def _read(self) -> dict[str, Any] | None:
+        if not self._path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
         if state["made_with"] != self._made_with:
             then, now = json.loads(state["made_with"]), json.loads(self._made_with)
             raise StaleCheckpointError(
                 f"{self._path} was made with other settings ({changes(then, now)}): "
                 f"restore them, or remove {self._path.parent} to train anew"
             )
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        return int(state["epochs_done"])
+        return state
+
+    @led
+    def _first_weights(self) -> dict[str, Any]:
+        # On the CPU: a tensor on the GPU of one process would arrive on the same GPU in another.
+        return {name: value.cpu() for name, value in self._parts["model"].state_dict().items()}

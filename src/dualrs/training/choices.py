@@ -23,6 +23,7 @@ from dualrs.sampling import Precision
 from dualrs.training.config import DialConfig, SelectionConfig, UtilityConfig
 from dualrs.training.dial import Dial, estimator_logits
 from dualrs.training.folders import kept_json
+from dualrs.training.processes import led
 from dualrs.training.selection import noisy_features, pool_names, rank_pools
 
 
@@ -56,6 +57,7 @@ class Judges:
         }
 
 
+@led
 def choose_pool(
     config: SelectionConfig,
     names: Sequence[str],
@@ -113,6 +115,7 @@ def choose_pool(
     return tuple(best["members"])
 
 
+@led
 def turn_dial(
     config: DialConfig, estimator: nn.Module, judges: Judges, path: Path, *, precision: Precision, device: str = "cpu"
 ) -> tuple[float, ...]:

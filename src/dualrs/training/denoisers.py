@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from dualrs.data import ArrayDataset
 from dualrs.models import Chain, NoiseSchedule, new_unet, weights_digest
+from dualrs.training.batches import Batch
 from dualrs.training.config import DenoiserConfig, DenoiserStage, DiffusionConfig
 from dualrs.training.devices import on_device
-from dualrs.training.loop import Batch, Objective, fit
+from dualrs.training.loop import Objective, fit
 from dualrs.training.losses import soft_cross_entropy
 
 Classify = Callable[[Tensor], Tensor]
@@ -59,7 +60,7 @@ def denoising_objective(
     def objective(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         images = batch.images
         chosen = levels.to(batch.device)[batch.integers(len(levels))]
-        noise = batch.normal(*images.shape)
+        noise = batch.normal()
         noisy = torch.addcmul(images, noise, chosen.view(-1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)
         denoised = (model(noisy, chosen) if takes_sigma else model(noisy)).float()
         error = F.mse_loss(denoised, images)
@@ -70,7 +71,7 @@ def denoising_objective(
         with torch.no_grad():
             clean, wanted = _ask(classify, layers, images.contiguous(memory_format=torch.channels_last))
         for ours, theirs in zip(found, wanted, strict=True):
-            loss = loss + stage.features / len(wanted) * F.mse_loss(ours, theirs) / theirs.var()
+            loss = loss + stage.features / len(wanted) * F.mse_loss(ours, theirs) / batch.variance(theirs)
         if stage.stability > 0:
             targets = _targets(stage, clean, batch.pick(labels))
             answers = soft_cross_entropy(logits / stage.temperature, targets).mean()
@@ -196,7 +197,7 @@ def diffusion_objective(schedule: NoiseSchedule) -> Objective:
 
     def objective(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         timesteps = batch.integers(schedule.steps)
-        noise, share = batch.normal(*batch.images.shape), left.to(batch.device)[timesteps]
+        noise, share = batch.normal(), left.to(batch.device)[timesteps]
         noisy = share.sqrt() * (2 * batch.images - 1) + (1 - share).sqrt() * noise
         estimate = model(noisy.contiguous(memory_format=torch.channels_last), timesteps, return_dict=False)[0]
         return F.mse_loss(estimate.float(), noise), {}

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from dualrs.data import ArrayDataset
 from dualrs.models import Chain, weights_digest
 from dualrs.progress import console
+from dualrs.training.batches import Batch
 from dualrs.training.config import EstimatorConfig
 from dualrs.training.fronts import Diffusion, put_behind
-from dualrs.training.loop import Batch, Objective, fit
+from dualrs.training.loop import Objective, fit
 from dualrs.training.losses import consistency, soft_cross_entropy
 from dualrs.training.surrogate import exclusion_margins, utility_loss
 
@@ -59,7 +60,7 @@ def variance_objective(radii: Tensor, sigma_e: float, config: EstimatorConfig) -
 
     def objective(model: nn.Module, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         images, reached, wanted = batch.images, batch.pick(radii), batch.pick(best)
-        noise = batch.normal(copies * len(images), *images.shape[1:])
+        noise = batch.normal(copies).flatten(0, 1)
         noisy = images.repeat(copies, 1, 1, 1).add_(noise, alpha=sigma_e)
         logits = model(noisy.contiguous(memory_format=torch.channels_last)).float()
         by_copy, chosen = logits.view(copies, len(images), candidates), logits.detach().argmax(dim=1)
@@ -76,7 +77,7 @@ def variance_objective(radii: Tensor, sigma_e: float, config: EstimatorConfig) -
             metrics["consistency"] = per_image.mean().detach()
             loss = loss + (trust * weight * per_image).mean()
         if utility is not None:
-            margins = exclusion_margins(by_copy, sigma_e)
+            margins = exclusion_margins(by_copy, sigma_e, mean_of_images=batch.mean)
             counted = levels.to(batch.device), worth.to(batch.device)
             missed = utility_loss(margins, reached, *counted, sharpness=utility.sharpness).mean()
             metrics["missed_utility"] = missed.detach()

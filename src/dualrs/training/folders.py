@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dualrs.files import atomic_write
+from dualrs.files import write_json
 from dualrs.training.config import (
     DiffusionConfig,
     ExpertConfig,
@@ -93,9 +93,3 @@ def kept_json(path: Path, made_with: Mapping[str, Any], make: Callable[[], Mappi
     write_json(path, {**make(), "made_with": recorded})
     made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return made
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON that people can read; the file appears whole or stays as it was."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())

@@ -15,7 +15,7 @@ from torch import nn
 
 from dualrs.certificates import clopper_pearson_lower, clopper_pearson_upper, gaussian_radius
 from dualrs.data import Dataset
-from dualrs.sampling import Base
+from dualrs.sampling import Base, Runner
 from dualrs.smoothing import Execution, SmoothedClassifier
 from dualrs.training.config import LabelConfig
 from dualrs.training.votes import Stop, Votes, collect_votes
@@ -44,7 +44,15 @@ def smoothed(base: Base, sigma: float, num_classes: int, plan: LabelConfig, devi
 
 
 def true_class_votes(
-    expert: SmoothedClassifier, data: Dataset, plan: LabelConfig, *, seed: int, path: Path, key: str, name: str
+    expert: SmoothedClassifier,
+    data: Dataset,
+    plan: LabelConfig,
+    *,
+    seed: int,
+    path: Path,
+    key: str,
+    name: str,
+    runner: Runner | None = None,
 ) -> Votes:
     """How many of its votes an expert gives to the true class of each image, in one column.
 
@@ -58,6 +66,7 @@ def true_class_votes(
         path: an ``.npz`` file; finished parts are kept in it, see `collect_votes`.
         key: names everything else that the votes depend on.
         name: of the expert, for the progress bar.
+        runner: where it votes; None takes this process.
 
     Raises:
         StaleVotesError: the file at ``path`` has another key.
@@ -73,6 +82,7 @@ def true_class_votes(
         asked=[data.label(i) for i in range(len(data))],
         looks=[max(1, round(share * plan.n)) for share in _LOOKS] if plan.tolerance else (),
         stop=_known_within(plan.tolerance, expert.sigma, plan.alpha) if plan.tolerance else None,
+        runner=runner,
     )
 
 

@@ -6,8 +6,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dualrs.data import random_crop_flip
 from dualrs.files import atomic_write
 from dualrs.progress import Progress
+from dualrs.training.batches import Batch, batches
 from dualrs.training.checkpoint import Checkpoint
 from dualrs.training.config import Optimization
 from dualrs.training.devices import new_generator, on_device
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What an objective gets for one step. All that its methods return is on the device of the images.
-
-    Attributes:
-        images: augmented images (B, C, H, W) in [0, 1].
-        rows: their row numbers (B,), on the CPU, as are the tables that an objective finds its targets in.
-        generator: the source of all randomness; its own device may differ from that of the images.
-        done: share of the training that is done, in [0, 1).
-    """
-
-    images: Tensor
-    rows: Tensor
-    generator: torch.Generator
-    done: float = 0.0
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images and the network are."""
-        return self.images.device
-
-    def pick(self, table: Tensor) -> Tensor:
-        """The rows of these images in a table of all training images, which is on the CPU."""
-        return table[self.rows].to(self.device)
-
-    def normal(self, *shape: int) -> Tensor:
-        """Draws from the standard normal distribution."""
-        return torch.randn(shape, generator=self.generator, device=self.generator.device).to(self.device)
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Draws uniformly from [0, 1)."""
-        return torch.rand(shape, generator=self.generator, device=self.generator.device).to(self.device)
-
-    def integers(self, below: int) -> Tensor:
-        """Draws a whole number for each image (B,), uniformly from 0 to ``below``, which is left out."""
-        shape = (len(self.images),)
-        return torch.randint(below, shape, generator=self.generator, device=self.generator.device).to(self.device)
-
-    def choices(self, shares: Tensor) -> Tensor:
-        """Draws a column for each image (B,), by the shares in its row of a table (N, K)."""
-        rows = shares[self.rows].to(self.generator.device)
-        return torch.multinomial(rows, 1, generator=self.generator).squeeze(1).to(self.device)
-
+from dualrs.training.processes import Team, led, quietly, team
 
 Objective = Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]]]
 """``objective(model, batch)`` returns the loss to minimise and metrics to average."""
@@ -95,12 +50,16 @@ def fit(
     An interrupted and resumed training equals an uninterrupted one exactly, on the same machine and device: every
     epoch's randomness is derived from (seed, epoch) alone, and the checkpoint holds all other state.
 
+    Processes that have joined (`dualrs.training.processes`) train together and must all make the same call. Each takes
+    its part of every batch, and but for rounding the result is that of one process with the whole batch; the number of
+    processes may change where a training is continued. The first of them reads and writes all files.
+
     Args:
         model: trained in place and left on the CPU, in eval mode. Weights that require no gradient stay as they are,
             and layers of which that is true are in eval mode throughout.
         objective: see `Objective`.
         images: shape (N, H, W, C); they may be mapped from a file, since only a batch of them is read at a time.
-        plan: optimiser, schedule, precision and augmentation.
+        plan: optimiser, schedule, precision and augmentation; its batches are those of all processes together.
         folder: receives ``checkpoint.pt`` after every epoch and ``metrics.jsonl``, one line per epoch.
         seed: all randomness of the training derives from it.
         settings: everything else that the result depends on, as JSON values; a checkpoint made with others is
@@ -114,11 +73,13 @@ def fit(
         StaleCheckpointError: the folder's checkpoint was made with another seed or other settings.
         TrainingDivergedError: the loss became NaN or infinite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    members = team()
+    if members.leads:
+        folder.mkdir(parents=True, exist_ok=True)
     rows = np.arange(len(images)) if rows is None else rows
     model = model.to(memory_format=torch.channels_last)
     steps = plan.epochs * math.ceil(len(rows) / plan.batch_size)
-    with on_device(model, device) as place:
+    with quietly(not members.leads), on_device(model, device) as place:
         optimizer = _optimizer(model, plan)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps, plan))
         checkpoint = Checkpoint(folder, model, optimizer, schedule, {"seed": seed, **settings})
@@ -129,22 +90,23 @@ def fit(
                 started, sums = time.perf_counter(), defaultdict[str, float](float)
                 generator = new_generator(place).manual_seed(seed * 100_003 + epoch)
                 _training_mode(model)
-                for batch in _batches(images, rows, plan, epoch=epoch, generator=generator, place=place):
-                    with torch.autocast(place.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+                for batch in batches(images, rows, plan, epoch=epoch, generator=generator, place=place, team=members):
+                    with torch.autocast(place.type, torch.bfloat16, enabled=plan.precision == "bf16"), batch.shared():
                         loss, metrics = objective(model, batch)
-                    values = {name: value.item() for name, value in {"loss": loss, **metrics}.items()}
+                    values = _values({"loss": loss, **metrics}, batch, members)
                     if not math.isfinite(values["loss"]):
                         raise TrainingDivergedError(_diverged(description, values["loss"], folder, epoch))
                     optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
+                    (loss * batch.weight).backward()
+                    members.add_gradients(model)
                     if plan.gradient_norm is not None:
                         nn.utils.clip_grad_norm_(model.parameters(), plan.gradient_norm)
                     optimizer.step()
                     schedule.step()
                     for name, value in values.items():
-                        sums[name] += value * len(batch.rows)
+                        sums[name] += value * batch.size
                     note = f"epoch {epoch + 1}/{plan.epochs} loss {values['loss']:.3f}"
-                    progress.advance(len(batch.rows), note=note)
+                    progress.advance(batch.size, note=note)
                 averages = {name: total / len(rows) for name, total in sums.items()}
                 seconds = round(time.perf_counter() - started, 2)
                 # The log first: a line without its checkpoint is replaced on resumption, the reverse would be lost.
@@ -155,22 +117,10 @@ def fit(
     model.eval()
 
 
-def _batches(
-    images: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    plan: Optimization,
-    *,
-    epoch: int,
-    generator: torch.Generator,
-    place: torch.device,
-) -> Iterator[Batch]:
-    """The batches of an epoch, in an order and with an augmentation that the generator draws."""
-    order = torch.randperm(len(rows), generator=generator, device=generator.device).cpu().split(plan.batch_size)
-    for step, numbers in enumerate(order):
-        batch = torch.from_numpy(images[rows[numbers.numpy()]]).to(place)
-        batch = batch.permute(0, 3, 1, 2).float().div_(255)
-        batch = random_crop_flip(batch, padding=plan.crop_padding, flip=plan.flip, generator=generator)
-        yield Batch(batch, numbers, generator, (epoch + step / len(order)) / plan.epochs)
+def _values(metrics: Mapping[str, Tensor], batch: Batch, members: Team) -> dict[str, float]:
+    """The means over the whole batch, given those over the images of this process."""
+    added = members.add([value.item() * batch.weight for value in metrics.values()])
+    return dict(zip(metrics, added, strict=True))
 
 
 def _diverged(description: str, loss: float, folder: Path, epoch: int) -> str:
@@ -219,6 +169,7 @@ def _relative_rate(done: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
+@led
 def _log(folder: Path, entry: Mapping[str, float]) -> None:
     """Writes an epoch's metrics, replacing those of the same or later epochs from an interrupted attempt."""
     path = folder / "metrics.jsonl"

@@ -6,63 +6,83 @@ import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from dualrs.data import ArrayDataset, load_arrays
+from dualrs.files import write_json
 from dualrs.models import Biased, InputSpec, at_sigma, weights_digest
-from dualrs.sampling import Base
+from dualrs.sampling import Base, Runner
 from dualrs.smoothing import DualSmoothedClassifier, Expert, SmoothedClassifier
 from dualrs.training.choices import Judges, choose_pool, turn_dial
 from dualrs.training.config import DiffusionConfig, OneShotConfig, TrainingConfig, UtilityConfig, load_config
 from dualrs.training.devices import check_device
 from dualrs.training.estimator import train_estimator
 from dualrs.training.experts import fine_tune_expert
-from dualrs.training.folders import Folders, write_json
+from dualrs.training.folders import Folders
 from dualrs.training.fronts import Diffusion, fits_half, round_weights
 from dualrs.training.labels import execution, label_radii, smoothed, true_class_votes
 from dualrs.training.plan import Plan, make_plan
 from dualrs.training.pool import Pool, as_one, assemble, each_of, load_diffusions, load_ready, unsaveable
+from dualrs.training.processes import join, led, one_of_each_machine_first
 from dualrs.training.rounds import assign, estimator_votes
 
 Radii = NDArray[np.float64]
 
 
-def open_pipeline(path: str | Path, *, device: str = "cpu") -> Pipeline:
+def open_pipeline(path: str | Path, *, device: str = "cpu", runner: Runner | None = None) -> Pipeline:
     """The training that a configuration file is about, with its data.
+
+    Where torchrun or srun has started several processes, they train together from here on.
 
     Raises:
         ConfigError: the file is no valid configuration.
         DataUnavailableError, ValueError: the data cannot be had, or there is no such device.
     """
     config = load_config(path)
+    join(device)
     check_device(device)  # before the data, which may take long
-    train, test = (load_arrays(config.data, split, size=config.image_size) for split in ("train", "test"))
-    return Pipeline(config, train, test, device=device)
+    with one_of_each_machine_first():
+        train, test = (load_arrays(config.data, split, size=config.image_size) for split in ("train", "test"))
+    return Pipeline(config, train, test, device=device, runner=runner)
 
 
 class Pipeline:
     """The training of one dual model; every method continues what an earlier, interrupted call began.
+
+    Several processes that torchrun or srun has started make the same calls: they train together, and the first of them
+    does everything else, tells the others what came of it, and alone writes files.
 
     Args:
         config: the whole training.
         train: the training split, of which the last ``config.validation`` images are set aside.
         test: the split on which accuracies are reported, never chosen.
         device: where networks run, those of the finished model too: "cpu", "cuda", … A training may go on elsewhere.
+        runner: where experts vote on labels; None takes this process.
 
     Raises:
         ValueError: the splits have different classes, validation takes all images, or there is no such device.
     """
 
-    def __init__(self, config: TrainingConfig, train: ArrayDataset, test: ArrayDataset, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        train: ArrayDataset,
+        test: ArrayDataset,
+        *,
+        device: str = "cpu",
+        runner: Runner | None = None,
+    ) -> None:
         if config.validation >= len(train):
             raise ValueError(f"validation takes {config.validation} images, and the training split has {len(train)}")
         if train.classes != test.classes:
             raise ValueError(f"the splits have different classes: {list(train.classes)} and {list(test.classes)}")
+        join(device)
         self.config, self.folders = config, Folders(config)
-        self._test, self._device = test, check_device(device)
+        self._test, self._device, self._runner = test, check_device(device), runner
         self._experts: Pool = ()
         kept = len(train) - config.validation
         self._train = train.subset(range(kept)) if config.validation else train
@@ -82,8 +102,9 @@ class Pipeline:
             )
         model = self.model()
         networks = [base for base in model.bases.values() if isinstance(base, nn.Module)]
-        return model.save(self.folders.bundle, half=all(map(fits_half, networks)))
+        return led(model.save)(self.folders.bundle, half=all(map(fits_half, networks)))
 
+    @led
     def plan(self) -> Plan:
         """What is done, what is next, and how long it will take; nothing is done or written."""
         return make_plan(self.config, self._train, self._device)
@@ -131,7 +152,7 @@ class Pipeline:
         best = np.where(radii.max(axis=1) > 0, radii.argmax(axis=1), -1)
         shares = {member.name: float((best == i).mean()) for i, member in enumerate(pool)}
         shares["none"] = float((best == -1).mean())
-        write_json(self._label_summary(pool, number), {"images": len(radii), "best_expert_shares": shares})
+        led(write_json)(self._label_summary(pool, number), {"images": len(radii), "best_expert_shares": shares})
         return radii
 
     def estimator(self, pool: Pool, radii: Radii, number: int = 0) -> nn.Module:
@@ -226,7 +247,8 @@ class Pipeline:
 
     @cached_property
     def _ready(self) -> dict[int, Base]:
-        return load_ready(self.config, len(self._train.classes))
+        with one_of_each_machine_first():
+            return load_ready(self.config, len(self._train.classes))
 
     @cached_property
     def _diffusions(self) -> dict[str | DiffusionConfig, Diffusion]:
@@ -247,6 +269,7 @@ class Pipeline:
         models = (member.model for member in known if member.sigma == sigma and not member.ready)
         return next((model for model in models if isinstance(model, nn.Module)), None)
 
+    @led
     def _radii(self, pool: Pool, data: ArrayDataset, digest: str, folder: Path) -> Radii:
         """Of the candidates on images that are the first of those with this digest."""
         plan = self.config.labels
@@ -259,6 +282,7 @@ class Pipeline:
                 path=folder / f"{member.name}.npz",
                 key=f"{member.key} {digest[:16]}",
                 name=member.name,
+                runner=self._runner,
             )
             for member in pool
         ]
@@ -269,9 +293,14 @@ class Pipeline:
         experts = [Expert(member.base, member.sigma, member.name) for member in pool]
         model = DualSmoothedClassifier(estimator, config.sigma_e, experts, len(train.classes), device=self._device)
         model.input = InputSpec(train.input_shape)
-        model.classes = train.classes
+        model.classes, model.info = train.classes, self._info(pool)
+        return model
+
+    @led
+    def _info(self, pool: Pool) -> dict[str, Any]:
+        config, train = self.config, self._train
         known = [self.folders.expert(expert) / "summary.json" for expert in config.experts]
-        model.info = {
+        return {
             "name": config.name,
             "data": {"name": train.name, "train_digest": train.digest},
             "training": config.model_dump(mode="json", exclude={"output"}),
@@ -279,4 +308,3 @@ class Pipeline:
             **{path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in known if path.exists()},
             "labels": json.loads(self._label_summary(pool, self.config.rounds).read_text(encoding="utf-8")),
         }
-        return model

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from dualrs.data import ArrayDataset
+from dualrs.files import write_json
 from dualrs.models import Chain, at_sigma, load_classifier, recipe_of, weights_digest
 from dualrs.progress import console
 from dualrs.sampling import Base
@@ -23,8 +24,9 @@ from dualrs.training.config import (
     member_names,
 )
 from dualrs.training.experts import noisy_accuracy, train_expert
-from dualrs.training.folders import Folders, write_json
+from dualrs.training.folders import Folders
 from dualrs.training.fronts import Diffusion, SharedClassifier, get_diffusion, put_behind, round_weights
+from dualrs.training.processes import led
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def each_of(network: nn.Module, count: int) -> list[nn.Module]:
     return list(network.chains) if isinstance(network, SharedClassifier) else [network] * count
 
 
+@led
 def _report_accuracy(
     expert: ExpertConfig | OffTheShelfConfig, members: Sequence[Member], test: ArrayDataset, path: Path, device: str
 ) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +17,6 @@ from torch import nn
 
 from dualrs.data import ArrayDataset
 from dualrs.models import Chain, OneShotDenoiser, at_sigma
-from dualrs.progress import console
 from dualrs.sampling import Base, make_backend
 from dualrs.training.config import (
     AnyDenoiser,
@@ -36,6 +34,7 @@ from dualrs.training.estimator import train_estimator
 from dualrs.training.experts import fine_tune_expert, train_expert
 from dualrs.training.fronts import Diffusion, get_diffusion
 from dualrs.training.pool import Member, as_one, load_ready
+from dualrs.training.processes import quietly
 from dualrs.training.selection import head_steps, noisy_features, rank_pools
 
 _ENOUGH = 0.25  # seconds: less is measured too coarsely
@@ -153,7 +152,7 @@ class Probes:
     ) -> float:
         size, limit = 2, min(len(self._train), max(_MOST_IMAGES, plan.batch_size))
         while True:
-            with tempfile.TemporaryDirectory(prefix="dualrs-") as folder, _quietly():
+            with tempfile.TemporaryDirectory(prefix="dualrs-") as folder, quietly():
                 train(self._train.subset(range(size)), Path(folder), min(size, plan.batch_size))
                 lines = (Path(folder) / log / "metrics.jsonl").read_text().splitlines()
             seconds = float(json.loads(lines[-1])["seconds"])  # of the second epoch: the first one warms up
@@ -216,7 +215,7 @@ class Probes:
         model = denoiser.diffusion
         if model not in self._diffusions:
             few = self._train.subset(range(2))
-            with tempfile.TemporaryDirectory(prefix="dualrs-") as folder, _quietly():
+            with tempfile.TemporaryDirectory(prefix="dualrs-") as folder, quietly():
                 self._diffusions[model] = get_diffusion(
                     _brief(denoiser, 2), few, folder=Path(folder), seed=0, device=self._device
                 )
@@ -234,13 +233,3 @@ def _brief(section: M, batch: int) -> M:
         elif isinstance(value, tuple):
             changes[name] = tuple(_brief(each, batch) if isinstance(each, BaseModel) else each for each in value)
     return section.model_copy(update=changes)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keeps the remarks of trainings that are none to itself."""
-    before, console.quiet = console.quiet, True
-    try:
-        yield
-    finally:
-        console.quiet = before

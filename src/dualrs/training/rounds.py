@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from dualrs.data import Dataset
 from dualrs.smoothing import SmoothedClassifier
 from dualrs.training.config import Assignment
+from dualrs.training.processes import led
 from dualrs.training.votes import Votes, collect_votes
 
 _POSSIBLE = 0.1  # a share of the estimator's votes from which a candidate may well be chosen nearby
 
 
+@led
 def estimator_votes(estimator: SmoothedClassifier, data: Dataset, *, n: int, seed: int, path: Path, key: str) -> Votes:
     """How often the estimator chooses each candidate for each image; continues what an earlier call began.
 

@@ -8,6 +8,8 @@ chosen or not. That is a loss on margins alone: nothing asks for the one best σ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +22,13 @@ _LEAST_SPREAD = 1e-3
 _NUDGE = 0.03
 
 
-def exclusion_margins(logits: Tensor, sigma_e: float) -> Tensor:
+def _mean_of_images(values: Tensor) -> Tensor:
+    return values.mean(dim=0)
+
+
+def exclusion_margins(
+    logits: Tensor, sigma_e: float, *, mean_of_images: Callable[[Tensor], Tensor] = _mean_of_images
+) -> Tensor:
     """How far the estimator's choice would have to be pushed for each candidate to be chosen, in input units.
 
     ``max_t σ_e · E[z_t − z_i] / sd[z_t − z_i]`` over the noisy copies. Were the difference of two logits normal
@@ -32,6 +40,7 @@ def exclusion_margins(logits: Tensor, sigma_e: float) -> Tensor:
     Args:
         logits: (m, B, K) for m ≥ 2 noisy copies of B images.
         sigma_e: noise level of the estimator.
+        mean_of_images: the mean of values (B, …) over the images, and others where these are a part of a batch.
 
     Returns:
         Margins (B, K): positive for candidates that are not chosen, negative for the one that is.
@@ -40,7 +49,7 @@ def exclusion_margins(logits: Tensor, sigma_e: float) -> Tensor:
     difference = logits.unsqueeze(2) - logits.unsqueeze(3)  # [m, B, i, t] = z_t - z_i
     mean = difference.mean(dim=0)
     own = difference.var(dim=0)
-    shared = own.mean(dim=0, keepdim=True)
+    shared = mean_of_images(own)
     variance = ((copies - 1) * own + _PRIOR * shared) / (copies - 1 + _PRIOR)
     ratio = sigma_e * mean / (variance + _LEAST_SPREAD**2).sqrt()
     itself = torch.eye(candidates, dtype=torch.bool, device=logits.device)

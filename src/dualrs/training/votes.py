@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,10 @@ from dualrs.certificates import Certificate, Procedure, StageCounts, VoteRequest
 from dualrs.data import Dataset
 from dualrs.files import atomic_write
 from dualrs.progress import Progress, console
-from dualrs.sampling import Job
+from dualrs.sampling import Done, Failed, Intake, Item, Job, LocalRunner, Mapped, Runner, Work
 from dualrs.smoothing import CLASSIFIER, SmoothedClassifier
 
-_IMAGES_PER_PART = 500
+_IMAGES_PER_WRITE = 500
 
 
 class StaleVotesError(ValueError):
@@ -53,6 +54,7 @@ def collect_votes(
     asked: Sequence[int] | None = None,
     looks: Sequence[int] = (),
     stop: Stop | None = None,
+    runner: Runner | None = None,
 ) -> Votes:
     """How a model votes on each image.
 
@@ -71,45 +73,75 @@ def collect_votes(
             must know the number.
         looks: after how many votes sampling may stop, ascending.
         stop: whether it does, given the votes for the class asked about and those drawn.
+        runner: where the model votes; None takes this process.
 
     Raises:
         StaleVotesError: the file at ``path`` has another key.
         ValueError: neither a class is asked about nor the number of classes known.
+        RuntimeError: the model raises on some images, also when they are alone; the votes on all others are kept.
     """
     columns = 1 if asked is not None else model.num_classes
     if columns is None:
         raise ValueError("the number of classes is not known: pass num_classes to the model")
     votes, spent = _read(path, key, len(data), columns)
-    started, known = time.perf_counter(), int((votes.drawn[: len(data)] > 0).sum())
-    schedule = [*(look for look in looks if look < n), n]
+    started, missing = time.perf_counter(), [i for i in range(len(data)) if not votes.drawn[i]]
+    known, failed = len(data) - len(missing), list[Failed]()
     with Progress(description, total=len(data), unit="images") as progress:
         progress.advance(known, measured=False)
-        for start in range(0, len(data), _IMAGES_PER_PART):
-            part = [i for i in range(start, min(start + _IMAGES_PER_PART, len(data))) if not votes.drawn[i]]
-            if not part:
-                continue
-            jobs = (
-                Job(i, data.image(i), {"poll": _poll(model.sigma, schedule, _at(asked, i), stop)}, seed) for i in part
-            )
-            try:
-                for result in model.engine().run(jobs):
-                    i = int(str(result.key))
-                    (stage,) = result.outcomes["poll"].certificate.stages
-                    votes.counts[i] = stage.counts if asked is None else stage.counts[asked[i]]
-                    votes.drawn[i] = stage.trials
-                    progress.advance(1)
-            finally:
-                _write(path, key, votes, spent + time.perf_counter() - started)
+        if missing:
+            polling = _Polling(model, [*(look for look in looks if look < n), n], stop, seed)
+            items = (Item(i, model.to_input(data.image(i)), None if asked is None else asked[i]) for i in missing)
+            with (runner or LocalRunner()).hire(polling) as crew:
+                try:
+                    for number, found in enumerate(crew.run(items), start=1):
+                        if isinstance(found, Failed):
+                            failed.append(found)
+                            continue
+                        stage, i = found.result, found.key
+                        votes.counts[i] = stage.counts if asked is None else stage.counts[asked[i]]
+                        votes.drawn[i] = stage.trials
+                        progress.advance(1)
+                        if number % _IMAGES_PER_WRITE == 0:
+                            _write(path, key, votes, spent + time.perf_counter() - started)
+                finally:
+                    _write(path, key, votes, spent + time.perf_counter() - started)
+    if failed:
+        first = min(failed, key=lambda each: each.key)
+        raise RuntimeError(f"{description}: {len(failed)} images fail, first image {first.key}: {first.error}")
     done = Votes(votes.counts[: len(data)], votes.drawn[: len(data)])
-    if fresh := len(data) - known:
+    if missing:
         seconds, saved = time.perf_counter() - started, 1 - float(done.drawn.mean()) / n
         console.print(
-            f"{description}: {fresh:,} images in {seconds:,.0f} s ({fresh / seconds:,.1f} images/s)"
+            f"{description}: {len(missing):,} images in {seconds:,.0f} s ({len(missing) / seconds:,.1f} images/s)"
             + (f"; stopping early saved {saved:.0%} of the votes" if stop is not None else ""),
             highlight=False,
             soft_wrap=True,
         )
     return done
+
+
+class _Polling(Work):
+    """Lets a model vote; the result is a `dualrs.certificates.StageCounts`. Items say which class is asked about."""
+
+    def __init__(self, model: SmoothedClassifier, schedule: Sequence[int], stop: Stop | None, seed: int) -> None:
+        self._arguments = model, schedule, stop, seed
+        self._engine = model.engine()
+        self.stats = self._engine.stats
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Polling, self._arguments
+
+    def describe(self) -> Mapping[str, Any]:
+        return {}  # few votes, as targets for training: nothing hangs on the last bit
+
+    def run(self, items: Intake[Item]) -> Iterator[Done]:
+        for result in self._engine.run(Mapped(items, self._job)):
+            (stage,) = result.outcomes["poll"].certificate.stages
+            yield Done(cast(int, result.key), stage)
+
+    def _job(self, item: Item) -> Job:
+        model, schedule, stop, seed = self._arguments
+        return Job(item.key, item.x, {"poll": _poll(model.sigma, schedule, item.about, stop)}, seed)
 
 
 def _poll(sigma: float, schedule: Sequence[int], asked: int | None, stop: Stop | None) -> Procedure:
@@ -158,7 +190,3 @@ def _read(path: Path, key: str, count: int, columns: int) -> tuple[Votes, float]
         np.concatenate([counts, votes.counts[len(drawn) :]]), np.concatenate([drawn, votes.drawn[len(drawn) :]])
     )
     return more, seconds
-
-
-def _at(asked: Sequence[int] | None, i: int) -> int | None:
-    return None if asked is None else asked[i]

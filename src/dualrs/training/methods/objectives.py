@@ -34,7 +34,8 @@ from dualrs.training.methods.sections import (
 )
 
 if TYPE_CHECKING:  # the loop imports the configuration, which imports the methods
-    from dualrs.training.loop import Batch, Objective
+    from dualrs.training.batches import Batch
+    from dualrs.training.loop import Objective
 
 _Outcome = tuple[Tensor, Mapping[str, Tensor]]
 _PIXELS = (0.0, 1.0)  # the range of an image's values
@@ -69,7 +70,7 @@ def expert_objective(
     def objective(model: nn.Module, batch: Batch) -> _Outcome:
         drawn = batch.integers(len(levels)) if shares is None else batch.choices(shares)
         sigma = levels.to(batch.device)[drawn]
-        noise = batch.normal(method.noise_vectors, *batch.images.shape)
+        noise = batch.normal(method.noise_vectors)
         step = _Step(model, batch, batch.pick(labels), sigma, noise, label_smoothing)
         match method:
             case Gaussian():
@@ -211,7 +212,7 @@ def _smoothmix(method: SmoothMix, step: _Step) -> _Outcome:
     logits = step.logits(near)
     log_p = log_mean_softmax(logits)
     # λ ends at one half, where the mixed image is as far from the clean one as from the adversarial one.
-    share = step.batch.uniform(len(near)) / 2
+    share = step.batch.uniform() / 2
     mixed = torch.lerp(near, far, _per_image(share))
     divergence = kl_divergence(mix_with_uniform(log_p, share), step.logits(mixed)).mean(dim=0)
     right = log_p.argmax(dim=1) == step.labels
@@ -225,7 +226,7 @@ def _catrs(method: CatRS, step: _Step) -> _Outcome:
     copies = len(logits)
     confidence = (logits.argmax(dim=2) == step.labels).float().mean(dim=0)
     # K ~ Bin(m, confidence), but at least one copy of every image counts.
-    kept = (step.batch.uniform(*logits.shape[:2]) < confidence).sum(dim=0).clamp_min(1)
+    kept = (step.batch.uniform(copies) < confidence).sum(dim=0).clamp_min(1)
     low = bottom_k_cross_entropy(logits, step.labels, kept, label_smoothing=step.label_smoothing)
     # The target has no gradient: copies are pulled to the prediction, never the prediction to its worst copy.
     target = log_mean_softmax(logits).detach()
