@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dualrs.certificates import Certificate, Procedure, VoteRequest
 from dualrs.sampling.backends import Backend, precision_of
+from dualrs.sampling.intake import Intake, as_intake
 from dualrs.sampling.noise import NoiseKey, input_digest
 from dualrs.sampling.sources import FloatNoise, NoiseSource
 from dualrs.sampling.streams import ModelQueue, ModelStats, Stream
@@ -94,35 +95,30 @@ class Engine:
         self.noise = noise
         self.stats: dict[str, ModelStats] = {}
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[JobResult]:
+    def run(self, jobs: Iterable[Job] | Intake[Job]) -> Iterator[JobResult]:
         """Yields each job's result as soon as it is complete, in the order of completion.
 
         Jobs are taken up one at a time and only while batches would not be full, so any number may be
-        given lazily. Leaving the iteration early keeps all results yielded so far valid.
+        given lazily, or come in meanwhile. Leaving the iteration early keeps all results yielded so far valid.
 
         Raises:
             ValueError: inputs of different shapes, or whatever a procedure, a backend or the noise refuses.
         """
         pool = ThreadPoolExecutor(_threads(), thread_name_prefix="noise")
         try:
-            yield from self._run(jobs, pool)
+            yield from self._run(as_intake(jobs), pool)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _run(self, jobs: Iterable[Job], pool: Executor) -> Iterator[JobResult]:
+    def _run(self, jobs: Intake[Job], pool: Executor) -> Iterator[JobResult]:
         run = _Run(
             self._backend_for, self.batch_size, outputs=self._outputs, stats=self.stats, noise=self.noise, pool=pool
         )
-        waiting = iter(jobs)
-        exhausted = False
         while True:
-            while not exhausted and not run.has_full_batch():
-                job = next(waiting, None)
-                if job is None:
-                    exhausted = True
-                else:
-                    run.admit(job)
-                    yield from run.finished()
+            # Only an engine that has nothing to do waits for a job.
+            while not run.has_full_batch() and (job := jobs.take(wait=not run.has_work())) is not None:
+                run.admit(job)
+                yield from run.finished()
             if not run.evaluate_fullest():
                 return
             yield from run.finished()
@@ -168,6 +164,9 @@ class _Run:
 
     def has_full_batch(self) -> bool:
         return any(model.pending >= model.batch_size for model in self._models.values())
+
+    def has_work(self) -> bool:
+        return any(model.pending for model in self._models.values())
 
     def evaluate_fullest(self) -> bool:
         """Runs one batch of the model with most batches of work; False if there is no work."""
@@ -220,7 +219,8 @@ class _Run:
             self._models[name] = ModelQueue(
                 name,
                 backend,
-                torch.zeros((rows, *self._shape)),
+                # Pinned, so that a GPU fetches it by itself.
+                torch.zeros((rows, *self._shape), pin_memory=backend.device.startswith("cuda")),
                 self._outputs.get(name),
                 self._stats.setdefault(name, stats),
             )

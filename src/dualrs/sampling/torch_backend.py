@@ -44,7 +44,7 @@ class TorchBackend:
         """See `Backend.logits`."""
         refuse_training_mode(self._module)  # the module is shared with its owner, who may train on
         rows = len(batch)
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)  # what reads the logits waits for all
         if batch.ndim == 4:
             batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), _arithmetic(batch.device.type, self.precision):

@@ -56,6 +56,9 @@ class Smoothed(ABC):
         self._noise = make_noise(execution.get("arithmetic", "float"), execution.get("generator", "sfc64"))
         self._backends: dict[tuple[int, torch.Size], tuple[str, Backend]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_backends": {}}  # they are made anew where the model goes
+
     @property
     def bases(self) -> Mapping[str, Base | Backend]:
         """The base classifiers, by the names that procedures ask for."""
