@@ -26,6 +26,10 @@ benchmark: .venv/installed-bench ## measure anew what benchmarks/README.md shows
 	$(BIN)/python benchmarks/sequences.py
 	$(BIN)/python benchmarks/curves.py
 	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/analysis.py
+	$(BIN)/python benchmarks/reporting.py
+	$(BIN)/python benchmarks/writing.py
+	$(BIN)/python benchmarks/forecast.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python scripts/update_readme.py
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from importlib import metadata
@@ -15,10 +14,9 @@ _LIBRARIES = ("adversarial-robustness-toolbox",)  # beside those that dualrs rec
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a record, with the machine that it was made on, as JSON; whole or not at all."""
-    from dualrs.files import atomic_write
+    from dualrs.files import write_json
 
-    with atomic_write(path) as file:
-        file.write((json.dumps({**content, "machine": machine()}, indent=2, ensure_ascii=False) + "\n").encode())
+    write_json(path, {**content, "machine": machine()})
 
 
 def machine() -> dict[str, Any]:
@@ -30,6 +28,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "nice": os.nice(0) if hasattr(os, "nice") else None,
         "software": {**evaluation.software(), **{name: _version(name) for name in _LIBRARIES}},
     }
 

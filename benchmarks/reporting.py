@@ -1,4 +1,4 @@
-"""How long `dualrs report` takes and how much memory: 10 000 inputs × 3 methods, and a million rows.
+"""How long `dualrs report` takes and how much memory: 10,000 inputs × 3 methods, and a million rows.
 
 The runs are made up: votes are drawn from binomials, and their records have the size of real ones. Every measurement
 has a process of its own. Seconds are of the processor too, since those of the clock say little on a busy machine.
@@ -33,7 +33,8 @@ def make(inputs: int, folder: Path) -> None:
     import numpy as np
     import polars as pl
 
-    from dualrs.evaluation import CERTIFICATES, SUMMARY, write_parquet
+    from dualrs.evaluation.manifest import Manifest
+    from dualrs.evaluation.runs import evaluation_of, write_run
 
     rng = np.random.default_rng(0)
     label = rng.integers(0, CLASSES, inputs)
@@ -45,8 +46,18 @@ def make(inputs: int, folder: Path) -> None:
     choice = margin.clip(0) * rng.uniform(0.7, 1.6, inputs)  # the radius of the choice
     dual = _rows("dual", {**common, **chosen(singles, margin < 0.4, choice)})
     dual = dual.with_columns(rule=pl.lit("routed"), samples=pl.Series(rng.integers(N0 + N, 2 * N, inputs)))
-    write_parquet(pl.concat([dual, *experts]).sort("idx", maintain_order=True), folder / CERTIFICATES)
-    (folder / SUMMARY).write_text(json.dumps({"complete": True, "requested": inputs, "metadata": {}}))
+    rows = pl.concat([dual, *experts])
+    methods = rows["method"].unique(maintain_order=True).to_list()
+    made_with = {
+        "certification": {"n0": N0, "n": N, "alpha": ALPHA, "seed": 0, "methods": methods},
+        "model": {"digest": None, "sigmas": [LOW, HIGH], "sigma_e": 1.0, "num_classes": CLASSES},
+        "data": {"name": "made up", "split": "test", "digest": None},
+    }
+    session = {"started": "2026-01-01T00:00:00+00:00", "wall_seconds": 1.0, "engine": {}}
+    session |= {"software": {}, "machine": {}, "info": {}}
+    every = frozenset(range(inputs))
+    manifest = Manifest(made_with, requested=every, whole=every, sessions=(session,))
+    write_run(evaluation_of(manifest, rows, folder), manifest, folder)
 
 
 def single(rng: np.random.Generator, margin: np.ndarray, winner: np.ndarray, sigma: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -7,7 +8,7 @@ from PIL import Image
 from polars.testing import assert_frame_equal
 
 import dualrs
-from dualrs.data import load_folder
+from dualrs.data import ArrayDataset, load_folder
 from dualrs.evaluation import certificate_of, choice_loss, choice_slack, evaluate, procedures, read_parquet
 from dualrs.models import InputSpec
 from dualrs.sampling import FloatNoise
@@ -246,3 +247,59 @@ def test_procedures_are_fresh_each_time(world):
     assert [next(make()).model for make in made.values()] == ["estimator", "expert-0.25", "expert-0.5"]
     assert made["dual"]() is not made["dual"]()
     assert list(procedures(world.model(), **BUDGET, global_sigmas=False)) == ["dual"]
+
+
+def picky(world, refused):
+    """The world's model, whose estimator raises on noisy copies of inputs whose second value is among these."""
+    estimator = world.model().estimator
+
+    def logits(batch):
+        if any(abs(batch[:, 0, 0, 1].mean() - value) < 0.2 for value in refused):
+            raise ValueError("this I cannot classify")
+        return estimator(batch)
+
+    return world.model(estimator=logits, batch_size=32)
+
+
+def test_an_input_that_cannot_be_read_is_set_aside(world, tmp_path):
+    whole = evaluate(world.model(), world.dataset, **BUDGET)
+
+    class Damaged(type(world.dataset)):
+        def image(self, i):
+            if i == 3:
+                raise OSError("image 3 is damaged")
+            return super().image(i)
+
+    fields = {
+        name: getattr(world.dataset, name) for name in ("name", "split", "images", "labels", "classes", "indices")
+    }
+    found = evaluate(world.model(), Damaged(**fields), folder=tmp_path / "run", **BUDGET)
+    idx = int(world.dataset.indices[3])
+    assert not found.complete
+    assert found.missing == found.failed.keys() == {idx}
+    assert_frame_equal(found.table.drop("seconds"), whole.table.filter(pl.col("idx") != idx).drop("seconds"))
+    kept = json.loads((tmp_path / "run" / "failed.json").read_text())
+    assert kept[str(idx)]["error"] == "image 3 is damaged"
+    assert "in image" in kept[str(idx)]["traceback"]
+    # The same command tries it again.
+    again = evaluate(world.model(), world.dataset, folder=tmp_path / "run", **BUDGET)
+    assert again.complete
+    assert not (tmp_path / "run" / "failed.json").exists()
+    assert_frame_equal(again.table.drop("seconds"), whole.table.drop("seconds"))
+
+
+def test_an_input_on_which_the_model_raises_is_set_aside_and_the_others_go_on(world, tmp_path):
+    images = np.full((6, 1, 2, 1), 200, dtype=np.uint8)
+    images[:, 0, 0, 0] += np.arange(6, dtype=np.uint8)
+    images[2, 0, 1, 0] = 0
+    dataset = ArrayDataset("toy", "test", images, np.ones(6, dtype=np.int64), ("low", "high"))
+    budget = {"n0": 32, "n": 640, "alpha": 0.01}
+    found = evaluate(picky(world, [0.0]), dataset, folder=tmp_path, **budget)
+    assert found.failed.keys() == {2}
+    assert found.failed[2].error == "ValueError: this I cannot classify"
+    assert set(found.table["idx"]) == {0, 1, 3, 4, 5}
+
+
+def test_failures_in_a_row_are_the_models_fault(world, tmp_path):
+    with pytest.raises(RuntimeError, match="5 inputs failed in a row, the last by ValueError: this I cannot classify"):
+        evaluate(picky(world, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), world.dataset, folder=tmp_path, **BUDGET)

@@ -10,7 +10,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 from dualrs import files
-from dualrs.evaluation import RunError, evaluate, load_run, open_run, parts, read_parquet, runs, store
+from dualrs.evaluation import RunError, evaluate, keeping, load_run, open_run, parts, read_parquet, runs, store
 from dualrs.evaluation.store import RunStore
 from dualrs.files import exclusive
 from dualrs.smoothing import DualSmoothedClassifier
@@ -237,7 +237,7 @@ def test_a_damaged_part_is_set_aside_and_its_inputs_are_redone(world, killed, wh
     dataset = Watched(world.dataset)
     assert_same(certify(world, killed, dataset).table, whole)
     assert len(dataset.certified) == 8
-    assert "its inputs are certified anew" in capsys.readouterr().err
+    assert "its inputs are done anew" in capsys.readouterr().err
     assert names(killed) == sorted([*FINISHED, "parts"])
     assert names(killed / "parts") == [broken.name + ".broken"]
     assert (killed / "parts" / (broken.name + ".broken")).read_bytes() == content
@@ -246,7 +246,7 @@ def test_a_damaged_part_is_set_aside_and_its_inputs_are_redone(world, killed, wh
 def test_parts_of_other_runs_are_set_aside(world, killed, whole, tmp_path, monkeypatch):
     other = tmp_path / "other"
     with monkeypatch.context() as patch:
-        patch.setattr(runs.Parts, "remove", lambda self: None)
+        patch.setattr(parts.Parts, "remove", lambda self: None)
         certify(world, other, seed=1)
     for part in (other / "parts").iterdir():
         shutil.copy(part, killed / "parts")
@@ -344,7 +344,7 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(world, killed, whole, monk
 
     def on_full_disk(*arguments):
         with monkeypatch.context() as patch:
-            for writer in (files, runs):
+            for writer in (files, keeping):
                 patch.setattr(writer, "atomic_write", disk)
             write_run(*arguments)
 
@@ -363,7 +363,7 @@ def test_an_error_of_the_model_is_not_hidden_by_a_full_disk(world, killed, monke
     def broken(batch):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(runs, "atomic_write", FullDisk(runs.atomic_write, lambda call: False))
+    monkeypatch.setattr(keeping, "atomic_write", FullDisk(keeping.atomic_write, lambda call: False))
     with pytest.raises(RuntimeError, match="out of memory") as error:
         evaluate(world.model(estimator=broken, batch_size=32), world.dataset, folder=killed, **BUDGET)
     assert "5 finished inputs are safe there" in error.value.__notes__[0]

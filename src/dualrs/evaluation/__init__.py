@@ -40,6 +40,8 @@ from dualrs.evaluation.metrics import (
     true_class_votes,
 )
 from dualrs.evaluation.pages import write_report
+from dualrs.evaluation.planning import Forecast, forecast
+from dualrs.evaluation.planning import render as render_forecast
 from dualrs.evaluation.plots import plot_curves
 from dualrs.evaluation.report import render, render_comparison
 from dualrs.evaluation.run import evaluate, procedures
@@ -76,6 +78,7 @@ __all__ = [
     "Diagnosis",
     "Evaluation",
     "Finding",
+    "Forecast",
     "Interval",
     "LogWarning",
     "RadiusComparison",
@@ -103,6 +106,7 @@ __all__ = [
     "evaluate",
     "expert_shares",
     "export_log",
+    "forecast",
     "format_indices",
     "global_name",
     "global_names",
@@ -125,6 +129,7 @@ __all__ = [
     "render",
     "render_comparison",
     "render_diagnosis",
+    "render_forecast",
     "row_of",
     "rows_of",
     "samples_per_input",

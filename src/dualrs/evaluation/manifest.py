@@ -57,8 +57,8 @@ class Manifest:
         """What the other run was made with that this one was not; empty if both have the same certificates."""
         return "" if self.key == other.key else changes(self.made_with, other.made_with)
 
-    def write(self, folder: Path) -> None:
-        """Replaces the folder's manifest by this one."""
+    def write(self, path: Path) -> None:
+        """Replaces a manifest by this one."""
         content = {
             "format": _FORMAT,
             "made_with": self.made_with,
@@ -67,17 +67,16 @@ class Manifest:
             "certificates": self.certificates,
             "sessions": self.sessions,
         }
-        write_json(folder / MANIFEST, content)
+        write_json(path, content)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Reads a folder's manifest.
+def read_manifest(path: Path) -> Manifest:
+    """Reads a manifest.
 
     Raises:
         FileNotFoundError: there is none.
         RunError: it is damaged, or of a format that this version does not know.
     """
-    path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +20,10 @@ from torch import nn
 import dualrs
 from dualrs.data import Dataset, ImageFolder
 from dualrs.evaluation.manifest import Manifest
+from dualrs.evaluation.metrics import by_slices
 from dualrs.evaluation.table import ORACLE
 from dualrs.models import recipe_of, weights_digest
-from dualrs.sampling import Backend, Base, ModelStats, precision_of
+from dualrs.sampling import Backend, Base, Crew, ModelStats, precision_of
 from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
 
 DTYPE = "float32"
@@ -41,7 +42,11 @@ def software() -> dict[str, Any]:
 
 def machine(devices: set[str]) -> dict[str, Any]:
     """Describes the machine: operating system, processor, threads, and the GPU of each CUDA device used."""
-    gpus = {name: torch.cuda.get_device_name(name) for name in sorted(devices) if name.startswith("cuda")}
+    gpus = {
+        name: torch.cuda.get_device_name(name)
+        for name in sorted(devices)
+        if name.startswith("cuda") and torch.cuda.is_available()
+    }
     return {
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
@@ -124,18 +129,23 @@ def describe_session(devices: set[str], info: Mapping[str, Any]) -> dict[str, An
 
 
 def describe_run(manifest: Manifest, table: pl.DataFrame) -> dict[str, Any]:
-    """Describes a run: what it was made with and, over all its sessions, what was done and how long it took.
+    """Describes a run, as `describe_work` does, and its methods by what their rows say of them."""
+    methods = _describe_methods(manifest.methods, table)
+    about = describe_work(manifest)
+    return {**about, "certification": {**about["certification"], "methods": methods}}
+
+
+def describe_work(manifest: Manifest) -> dict[str, Any]:
+    """Describes what something was made with and, over all its sessions, what was done and how long it took.
 
     A session that was killed counts as far as it is on record, which is to within seconds. Software, machine and
     ``info`` are those of the last session; the others follow under ``earlier_sessions``.
     """
     *earlier, last = manifest.sessions
-    made_with = manifest.made_with
     return {
         "created": manifest.sessions[0]["started"],
         "wall_seconds": sum(session["wall_seconds"] for session in manifest.sessions),
-        **made_with,
-        "certification": {**made_with["certification"], "methods": _describe_methods(manifest.methods, table)},
+        **manifest.made_with,
         "engine": describe_engine(_totals(manifest)),
         **{name: last[name] for name in ("software", "machine", "info")},
         "earlier_sessions": earlier,
@@ -145,12 +155,18 @@ def describe_run(manifest: Manifest, table: pl.DataFrame) -> dict[str, Any]:
 def _describe_methods(methods: list[str], table: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """The rule of each method, α, and its split, which is gathered from all rows: an abstention may skip a stage."""
     described: dict[str, dict[str, Any]] = {}
-    rows = table.filter(pl.col("rule") != ORACLE).select("method", "rule", "alpha", "stages")
-    for method, rule, alpha, stages in rows.iter_rows():
+    for method, rule, alpha, stage in by_slices(table, _levels).iter_rows():
         about = described.setdefault(method, {"rule": rule, "alpha": alpha, "alpha_split": {}})
-        levels = {stage["name"]: stage["level"] for stage in json.loads(stages)}
-        about["alpha_split"].update({name: level for name, level in levels.items() if level is not None})
+        if stage and stage["level"] is not None:
+            about["alpha_split"][stage["name"]] = stage["level"]
     return {method: described[method] for method in methods if method in described}
+
+
+def _levels(rows: pl.DataFrame) -> pl.DataFrame:
+    """The stages of these rows, each with its level once: there are few, however many rows."""
+    stages = pl.col("stages").str.json_decode(pl.List(pl.Struct({"name": pl.String(), "level": pl.Float64()})))
+    own = rows.filter(pl.col("rule") != ORACLE).select("method", "rule", "alpha", stage=stages)
+    return own.explode("stage").unique(maintain_order=True)
 
 
 def _totals(manifest: Manifest) -> dict[str, ModelStats]:
@@ -188,3 +204,8 @@ def describe_engine(stats: Mapping[str, ModelStats]) -> dict[str, dict[str, Any]
         }
         for name, model in sorted(stats.items())
     }
+
+
+def with_progress(begun: Mapping[str, Any], crew: Crew) -> dict[str, Any]:
+    """What is known of a session now: how it began, what its models have done, and what became of its workers."""
+    return {**begun, "engine": {name: asdict(stats) for name, stats in list(crew.stats.items())}, **crew.record()}

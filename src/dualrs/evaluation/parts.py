@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
-from dualrs.evaluation.table import parquet_bytes, parse_parquet
+from dualrs.evaluation.table import parquet_bytes
 from dualrs.files import atomic_write, remove_leftovers
 from dualrs.progress import remark
 
-_FOLDER = "parts"
 _BROKEN = ".broken"
 
 
 class Parts:
-    """The folder ``parts`` of a run.
+    """The folder of a run's parts.
 
     The name of a part is a number and a digest of its content under the run's key. So whatever is truncated, altered or
     of another run is found out, also where a reader of Parquet would take it.
 
     Args:
-        folder: of the run.
+        folder: theirs.
         key: of the run, see `Manifest.key`.
+        parse: reads a table from the content of a file, which is named in errors.
     """
 
-    def __init__(self, folder: Path, key: bytes) -> None:
-        self._folder, self._key = folder / _FOLDER, key
+    def __init__(self, folder: Path, key: bytes, parse: Callable[[bytes, str], pl.DataFrame]) -> None:
+        self._folder, self._key, self._parse = folder, key, parse
 
     def files(self) -> list[Path]:
         """Gives the files that are there, by number, whether they are good or not."""
@@ -42,7 +43,7 @@ class Parts:
             except FileNotFoundError:
                 continue  # the run was finished just now, and its rows are among the certificates
             if path.stem.partition("-")[2] == self._digest(content):
-                tables.append(parse_parquet(content, str(path)))
+                tables.append(self._parse(content, str(path)))
             else:
                 broken.append(path)
         return tables, broken
@@ -57,9 +58,7 @@ class Parts:
         """Renames what is no part of the run, and says so."""
         for path in broken:
             aside = path.replace(path.with_name(path.name + _BROKEN))
-            remark(
-                f"{path} is damaged or of another run: it is kept as {aside.name}, and its inputs are certified anew"
-            )
+            remark(f"{path} is damaged or of another run: it is kept as {aside.name}, and its inputs are done anew")
 
     def remove(self) -> None:
         """Removes all parts, and the folder unless something was set aside there."""

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import index
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
+import torch
 from torch import Tensor
 
 from dualrs.certificates import Procedure, certify
 from dualrs.data import Dataset
 from dualrs.evaluation import metadata as describe
 from dualrs.evaluation.baselines import BASELINES, baseline_procedures
+from dualrs.evaluation.certifying import Certifying
 from dualrs.evaluation.manifest import Manifest, RunError
 from dualrs.evaluation.runs import Evaluation
 from dualrs.evaluation.selection import shard_of
 from dualrs.evaluation.store import RunStore, open_store
 from dualrs.evaluation.table import DUAL, global_name, global_names, row_of
 from dualrs.progress import Progress, remark
-from dualrs.sampling import Engine, Job
+from dualrs.sampling import Crew, Failed, Item, LocalRunner, Runner
 from dualrs.smoothing import CertifyOptions, DualSmoothedClassifier, FixedOptions, SmoothedClassifier
 
 _ADAPTIVE = ("adaptive", "routed")  # the rules that stop when a goal is reached
+
+_MOST_IN_A_ROW = 5  # failures of inputs, before it is taken for a fault of the model
 
 DEFAULTS: CertifyOptions = {
     "n0": 100,
@@ -95,6 +100,7 @@ def evaluate(
     global_sigmas: bool = True,
     model_digest: str | None = None,
     info: Mapping[str, Any] | None = None,
+    runner: Runner | None = None,
     **options: Unpack[CertifyOptions],
 ) -> Evaluation:
     """Certifies a model on a data set with every method of `procedures`, and adds the oracle's rows.
@@ -106,8 +112,10 @@ def evaluate(
     is there is kept, and what was asked for, then or now, and is missing is certified.
 
     An interrupt (Ctrl-C) ends the run early: the inputs finished by then are written, but for the curves, and returned
-    with ``complete`` False. Where an input or a base classifier raises, they are written likewise before the error
-    passes through.
+    with ``complete`` False. An input that cannot be read, or on which a base classifier raises, also when it is alone,
+    is set aside with its traceback in ``failed.json``, and the others go on; so ``complete`` is False then too. What is
+    no fault of an input, such as five failures of base classifiers in a row, ends the run: what is finished is written
+    before the error passes through.
 
     Args:
         model: what to certify. A base classifier that is a mere callable has no digest: who continues a run with one
@@ -123,10 +131,11 @@ def evaluate(
         global_sigmas: whether a dual model is compared with its experts, each with one σ for all inputs.
         model_digest: names the model in the record, as `dualrs.models.bundle_digest` does.
         info: anything else worth recording, as JSON values.
+        runner: where the base classifiers run; None takes this process.
         **options: see `dualrs.smoothing.CertifyOptions`.
 
     Raises:
-        ValueError: an impossible argument, or an image that the model does not take.
+        ValueError: an impossible argument, or the model does not take the first images.
         IndexError: a position lies outside of the data set.
         FileExistsError: the folder holds results, of which it is not known what they were made with.
         BlockingIOError: another process writes to the folder.
@@ -138,55 +147,60 @@ def evaluate(
     chosen = shard_of(positions, *shard) if shard else positions
     options = {**DEFAULTS, **options}
     methods = procedures(model, rules=rules, global_sigmas=global_sigmas, **options)
-    engine, shape = model.engine(), _image(model, dataset, chosen[0]).shape
+    work = Certifying(model, methods, _shape(model, dataset, chosen), index(seed))
     certification = {
         **options,
         "seed": index(seed),
-        "noise": engine.noise.name,
+        "noise": model.engine().noise.name,
         "dtype": describe.DTYPE,
         "rules": list(rules or _default_rules(model)),
         "methods": list(methods),
     }
-    manifest = Manifest(
-        made_with={
-            "certification": certification,
-            "model": describe.describe_model(model, model_digest),
-            "data": describe.describe_data(dataset),
-            "engine": describe.describe_functions(model, shape),
-        },
-        requested=frozenset(published[position] for position in chosen),
-        whole=frozenset(published[position] for position in positions),
-    )
-    session = describe.describe_session({model.backend(name, shape).device for name in model.bases}, info or {})
-    with open_store(
-        None if folder is None else Path(folder), manifest, session, engine.stats, overwrite=overwrite
-    ) as store:
-        _say_what_is_there(store, manifest, folder)
-        missing = store.manifest.requested - store.done
-        jobs = (
-            Job(position, _image(model, dataset, position), {name: make() for name, make in methods.items()}, seed)
-            for position, idx in enumerate(published)
-            if idx in missing
+    with (runner or LocalRunner()).hire(work) as crew:
+        manifest = Manifest(
+            made_with={
+                "certification": certification,
+                "model": describe.describe_model(model, model_digest),
+                "data": describe.describe_data(dataset),
+                "engine": crew.functions,
+            },
+            requested=frozenset(published[position] for position in chosen),
+            whole=frozenset(published[position] for position in positions),
         )
-        started = time.perf_counter()
-        try:
-            with Progress("certifying", total=len(store.manifest.requested), unit="images") as progress:
-                progress.advance(len(store.done), measured=False)
-                for result in engine.run(jobs):
-                    position = cast(int, result.key)
-                    idx, label = published[position], dataset.label(position)
-                    store.add([row_of(idx, method, label, outcome) for method, outcome in result.outcomes.items()])
-                    progress.advance(1, note=_rate(engine, started))
-        except KeyboardInterrupt:
-            return store.finish()
-        except Exception as error:
+        begun = describe.describe_session({about["device"] for about in crew.functions.values()}, info or {})
+        path, started = None if folder is None else Path(folder), time.perf_counter()
+        with open_store(path, manifest, partial(describe.with_progress, begun, crew), overwrite=overwrite) as store:
+            _say_what_is_there(store, manifest, folder)
+            missing = store.manifest.requested - store.done
+            items = _items(model, dataset, [i for i, idx in enumerate(published) if idx in missing], store)
             try:
-                if kept := store.finish().folder:
-                    error.add_note(f"The {len(store.done)} inputs that were finished before this error are in {kept}.")
-            except RunError as unwritten:
-                error.add_note(str(unwritten))
-            raise
-        return store.finish()
+                with Progress("certifying", total=len(store.manifest.requested), unit="images") as progress:
+                    progress.advance(len(store.done), measured=False)
+                    in_a_row = 0
+                    for found in crew.run(items):
+                        idx = published[found.key]
+                        if isinstance(found, Failed):
+                            store.fail(idx, found)
+                            in_a_row += 1
+                            if in_a_row == _MOST_IN_A_ROW:
+                                raise RuntimeError(f"{in_a_row} inputs failed in a row, the last by {found.error}")
+                            continue
+                        in_a_row = 0
+                        label, outcomes = dataset.label(found.key), found.result.items()
+                        store.add([row_of(idx, method, label, outcome) for method, outcome in outcomes])
+                        progress.advance(1, note=_rate(crew, started))
+            except KeyboardInterrupt:
+                return store.finish()
+            except Exception as error:
+                try:
+                    if kept := store.finish().folder:
+                        error.add_note(
+                            f"The {len(store.done)} inputs that were finished before this error are in {kept}."
+                        )
+                except RunError as unwritten:
+                    error.add_note(str(unwritten))
+                raise
+            return store.finish()
 
 
 def _default_rules(model: SmoothedClassifier | DualSmoothedClassifier) -> tuple[str, ...]:
@@ -213,6 +227,31 @@ def _positions(dataset: Dataset, indices: Sequence[int] | None, published: Seque
     return positions
 
 
+def _shape(
+    model: SmoothedClassifier | DualSmoothedClassifier, dataset: Dataset, positions: Sequence[int]
+) -> torch.Size:
+    """Of the inputs, from the first that can be read; if not even the first few can, that is an error."""
+    errors = []
+    for position in positions[:_MOST_IN_A_ROW]:
+        try:
+            return _image(model, dataset, position).shape
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _items(
+    model: SmoothedClassifier | DualSmoothedClassifier, dataset: Dataset, positions: Iterable[int], store: RunStore
+) -> Iterator[Item]:
+    """The inputs, read as they are wanted; one that cannot be read, or that the model does not take, is set aside."""
+    published = _published(dataset)
+    for position in positions:
+        try:
+            yield Item(position, _image(model, dataset, position))
+        except (OSError, ValueError) as error:
+            store.fail(published[position], Failed(position, str(error), traceback.format_exc()))
+
+
 def _image(model: SmoothedClassifier | DualSmoothedClassifier, dataset: Dataset, position: int) -> Tensor:
     try:
         return model.to_input(dataset.image(position))
@@ -229,6 +268,6 @@ def _say_what_is_there(store: RunStore, wanted: Manifest, folder: str | Path | N
         remark(f"{len(earlier):,} of the others were asked for before, and are certified too")
 
 
-def _rate(engine: Engine, started: float) -> str:
-    votes = sum(stats.votes for stats in engine.stats.values())
+def _rate(crew: Crew, started: float) -> str:
+    votes = sum(stats.votes for stats in crew.stats.values())
     return f"{votes / (time.perf_counter() - started):,.0f} votes/s"

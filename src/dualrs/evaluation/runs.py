@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from dualrs.evaluation.keeping import Keeping
 from dualrs.evaluation.manifest import MANIFEST, Manifest, RunError, read_manifest
 from dualrs.evaluation.metadata import describe_run
 from dualrs.evaluation.metrics import STANDARD_RADII, summarize
-from dualrs.evaluation.parts import Parts
 from dualrs.evaluation.plots import plot_curves
-from dualrs.evaluation.table import DUAL, oracle_rows, parquet_bytes, parse_parquet, read_parquet, table_of
-from dualrs.files import atomic_write, exclusive, write_json
+from dualrs.evaluation.table import (
+    DUAL,
+    ResultsError,
+    oracle_rows,
+    parse_parquet,
+    read_parquet,
+    table_of,
+)
+from dualrs.files import exclusive, write_json
 from dualrs.progress import remark
+from dualrs.sampling import Failed
 
 CERTIFICATES = "certificates.parquet"
 SUMMARY = "summary.json"
 CURVES = "curves.png"
+FAILED = "failed.json"
+RUN = Keeping(MANIFEST, "parts", CERTIFICATES, FAILED, (SUMMARY, CURVES), parse_parquet)
 
 
 @dataclass(frozen=True)
@@ -31,18 +41,28 @@ class Evaluation:
 
     Attributes:
         table: a results table (see `dualrs.evaluation.SCHEMA`), ordered by `idx`.
-        summary: the content of ``summary.json``: what `summarize` gives, with ``complete``, ``requested``
-            (inputs asked for) and ``metadata``.
         complete: False if inputs that were asked for are missing; what was finished is here all the same.
+        requested: how many were asked for.
+        metadata: how it was made; empty for a table of which nothing is recorded.
         folder: where the files are; None if there are none.
         missing: these inputs, by `idx`.
+        failed: those of them that were tried just now and set aside, with what they failed by.
     """
 
     table: pl.DataFrame
-    summary: dict[str, Any]
     complete: bool
+    requested: int
+    metadata: Mapping[str, Any]
     folder: Path | None
     missing: frozenset[int] = frozenset()
+    failed: Mapping[int, Failed] = field(default_factory=dict)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The content of ``summary.json``: these fields, and between them what `summarize` gives of the table."""
+        recorded = {"metadata": self.metadata} if self.metadata else {}
+        figures = summarize(self.table, STANDARD_RADII)
+        return {"complete": self.complete, "requested": self.requested, **figures, **recorded}
 
 
 def open_run(path: str | Path) -> Evaluation:
@@ -58,11 +78,13 @@ def open_run(path: str | Path) -> Evaluation:
     path = Path(path)
     if not (path / MANIFEST).exists():
         return _open_table(path)
-    manifest = read_manifest(path)
-    rows, broken = read_rows(path, manifest)
+    manifest, is_settled = read_manifest(path / MANIFEST), RUN.is_settled(path)
+    tables, broken = RUN.read(path, manifest)
     for part in broken:
         remark(f"{part} is damaged or of another run, and left out")
-    return evaluation_of(manifest, rows, path)
+    if is_settled and len(tables) == 1:
+        return _evaluation_of(manifest, tables[0], path)  # as it was written; large runs have no memory for a copy
+    return evaluation_of(manifest, _finished(tables, manifest), path)
 
 
 def load_run(path: str | Path) -> pl.DataFrame:
@@ -91,7 +113,7 @@ def merge_runs(paths: Sequence[str | Path], output: str | Path, *, overwrite: bo
             raise RunError(f"{folder} is no folder of a run: it has no {MANIFEST}")
         if folder.resolve() == output.resolve():
             raise RunError(f"{output} is one of the runs to be merged: choose another folder for the result")
-    manifests = [read_manifest(folder) for folder in folders]
+    manifests = [read_manifest(folder / MANIFEST) for folder in folders]
     for folder, manifest in zip(folders, manifests, strict=True):
         if changes := manifests[0].changes(manifest):
             raise RunError(f"{folders[0]} and {folder} cannot be merged, for their settings differ: {changes}")
@@ -105,25 +127,28 @@ def merge_runs(paths: Sequence[str | Path], output: str | Path, *, overwrite: bo
     evaluation = evaluation_of(merged, rows, output)
     with exclusive(output):
         if not overwrite:
-            refuse_results(output)
-        remove_results(output)
+            RUN.refuse(output)
+        RUN.remove(output)
         write_run(evaluation, merged, output)
     return evaluation
 
 
-def evaluation_of(manifest: Manifest, rows: pl.DataFrame, folder: Path | None) -> Evaluation:
-    """Orders the rows of a run, adds the oracle's, and sums up."""
+def evaluation_of(
+    manifest: Manifest, rows: pl.DataFrame, folder: Path | None, failed: Mapping[int, Failed] | None = None
+) -> Evaluation:
+    """Orders the rows of a run, and adds the oracle's."""
     table = rows.sort("idx", maintain_order=True)
     if DUAL in table["method"]:  # with one method there is no choice that an oracle could make
         table = pl.concat([table, oracle_rows(table)]).sort("idx", maintain_order=True)
+    return _evaluation_of(manifest, table, folder, failed)
+
+
+def _evaluation_of(
+    manifest: Manifest, table: pl.DataFrame, folder: Path | None, failed: Mapping[int, Failed] | None = None
+) -> Evaluation:
     missing = manifest.requested.difference(table["idx"])
-    summary = {
-        "complete": not missing,
-        "requested": len(manifest.requested),
-        **summarize(table, STANDARD_RADII),
-        "metadata": describe_run(manifest, table),
-    }
-    return Evaluation(table, summary, not missing, folder, missing)
+    about = describe_run(manifest, table)
+    return Evaluation(table, not missing, len(manifest.requested), about, folder, missing, failed or {})
 
 
 def read_rows(folder: Path, manifest: Manifest) -> tuple[pl.DataFrame, list[Path]]:
@@ -132,79 +157,52 @@ def read_rows(folder: Path, manifest: Manifest) -> tuple[pl.DataFrame, list[Path
     Raises:
         ResultsError, RunError: the file of certificates is damaged or was altered.
     """
-    tables, broken = Parts(folder, manifest.key).read()
-    # The parts first: whoever finishes the run meanwhile writes the certificates before removing the parts.
-    tables = [_certificates(folder, manifest), *tables]
-    rows = pl.concat(tables).filter(pl.col("method").is_in(manifest.methods))
+    tables, broken = RUN.read(folder, manifest)
+    return _finished(tables, manifest), broken
+
+
+def _finished(tables: Sequence[pl.DataFrame], manifest: Manifest) -> pl.DataFrame:
+    """The rows of all inputs that have all methods, each once, without the oracle's."""
+    rows = pl.concat([table_of([]), *tables]).filter(pl.col("method").is_in(manifest.methods))
     rows = rows.unique(["idx", "method"], keep="first", maintain_order=True)
-    return rows.filter(pl.len().over("idx") == len(manifest.methods)), broken
+    return rows.filter(pl.len().over("idx") == len(manifest.methods))
 
 
 def write_run(evaluation: Evaluation, manifest: Manifest, folder: Path) -> None:
     """Writes the files of a run, and removes the parts, which they replace; a kill at any moment loses nothing."""
-    path, content = folder / CERTIFICATES, parquet_bytes(evaluation.table)
-    known = (_digest(path.read_bytes()),) if path.exists() else ()
-    # Announced first: until the file is replaced, and after it, the one that is there is known to be good.
-    replace(manifest, certificates=(*known, _digest(content))).write(folder)
-    with atomic_write(path) as file:
-        file.write(content)
+    RUN.write_table(evaluation.table, manifest, folder)
     if evaluation.complete:
         _draw(evaluation, folder / CURVES)
     else:
         (folder / CURVES).unlink(missing_ok=True)  # it would show fewer inputs, or others
     write_json(folder / SUMMARY, evaluation.summary)
-    Parts(folder, manifest.key).remove()
-
-
-def refuse_results(folder: Path) -> None:
-    """Raises FileExistsError if a folder holds results."""
-    held = [path for path in (folder / CERTIFICATES, folder / MANIFEST, *Parts(folder, b"").files()) if path.exists()]
-    if held:
-        raise FileExistsError(f"{folder} holds results already ({held[0].name}): choose another folder, or overwrite")
-
-
-def remove_results(folder: Path) -> None:
-    """Removes the results that a folder holds."""
-    for name in (CURVES, SUMMARY, CERTIFICATES):
-        (folder / name).unlink(missing_ok=True)
-    Parts(folder, b"").remove()
-    (folder / MANIFEST).unlink(missing_ok=True)
+    RUN.parts_of(folder).remove()
 
 
 def _open_table(path: Path) -> Evaluation:
     """Opens what has no manifest: a table, with a summary beside it if it was written by an earlier version."""
-    if path.is_dir() and not (path / CERTIFICATES).exists():
-        raise RunError(f"{path} is no folder of a run: it has neither {MANIFEST} nor {CERTIFICATES}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is no run, as `dualrs certify` writes it: there is no such folder or file")
     folder = path if path.is_dir() else None
+    if folder and not (folder / CERTIFICATES).exists():
+        raise RunError(f"{path} is no folder of a run: it has neither {MANIFEST} nor {CERTIFICATES}")
     table = read_parquet(path / CERTIFICATES if folder else path)
     if folder and (folder / SUMMARY).exists():
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    else:
-        summary = {"complete": True, "requested": table["idx"].n_unique(), **summarize(table, STANDARD_RADII)}
-    return Evaluation(table, summary, summary["complete"], folder)
+        return _with_summary(table, folder)
+    return Evaluation(table, True, table["idx"].n_unique(), {}, folder)
 
 
-def _certificates(folder: Path, manifest: Manifest) -> pl.DataFrame:
-    """The rows that were written out last; none if that has not happened yet."""
-    path = folder / CERTIFICATES
-    if not path.exists():
-        return table_of([])
-    content = path.read_bytes()
-    # Whoever finishes the run meanwhile has announced the file after the manifest was read.
-    if _digest(content) not in (*manifest.certificates, *read_manifest(folder).certificates):
-        raise RunError(
-            f"{path} ({len(content):,} bytes) is not as the run wrote it: it was damaged or altered. Nothing was "
-            "changed; restore the file, or overwrite the run"
-        )
-    return parse_parquet(content, str(path))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _with_summary(table: pl.DataFrame, folder: Path) -> Evaluation:
+    path = folder / SUMMARY
+    try:
+        about = json.loads(path.read_bytes())
+        return Evaluation(table, bool(about["complete"]), int(about["requested"]), about.get("metadata") or {}, folder)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(f"{path} is no summary of a run ({type(error).__name__}: {error})") from error
 
 
 def _draw(evaluation: Evaluation, path: Path) -> None:
-    about = evaluation.summary["metadata"]
+    about = evaluation.metadata
     settings, data = about["certification"], about["data"]
     place = " ".join(part for part in (data["name"], data["split"]) if part)
     plot_curves(

@@ -1,59 +1,64 @@
-"""A run under way: finished inputs go to disk within seconds, and whoever comes later goes on from there."""
+"""Something under way: finished inputs go to disk within seconds, and whoever comes later goes on from there."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import polars as pl
 
-from dualrs.evaluation.manifest import MANIFEST, Manifest, RunError, read_manifest
-from dualrs.evaluation.parts import Parts
-from dualrs.evaluation.runs import (
-    SUMMARY,
-    Evaluation,
-    evaluation_of,
-    read_rows,
-    refuse_results,
-    remove_results,
-    write_run,
-)
+from dualrs.evaluation.keeping import Keeping
+from dualrs.evaluation.manifest import Manifest, RunError, read_manifest
+from dualrs.evaluation.runs import RUN, Evaluation, evaluation_of, read_rows, write_run
 from dualrs.evaluation.table import table_of
-from dualrs.files import exclusive, remove_leftovers
+from dualrs.files import exclusive, remove_leftovers, write_json
 from dualrs.progress import remark
-from dualrs.sampling import ModelStats
+from dualrs.sampling import Failed
 
 FLUSH_SECONDS = 5.0
 """How long finished inputs may be in memory only: what a kill can lose."""
 
 
-class RunStore:
-    """The rows of a run, kept in a folder or, without one, in memory; made by `open_store`.
+T = TypeVar("T")
+
+
+class Store(ABC, Generic[T]):
+    """The rows of finished inputs, kept in a folder or, without one, in memory; made by `opened`.
+
+    What `finish` makes of them is of type T. The keys of the manifest decide which rows are kept and which are refused.
 
     Attributes:
-        manifest: of the run, with all inputs that it was ever asked for.
+        keeping: the names of its files.
+        noun: what its folder holds, for messages.
+        manifest: of what is under way, with all inputs that it was ever asked for.
         done: the inputs that are finished, by `idx`.
+        failed: the inputs that were set aside in this session, by `idx`; a later one tries them again.
     """
+
+    keeping: ClassVar[Keeping]
+    noun: ClassVar[str]
 
     def __init__(
         self,
         folder: Path | None,
         manifest: Manifest,
-        session: Mapping[str, Any],
-        stats: Mapping[str, ModelStats],
+        session: Callable[[], Mapping[str, Any]],
         *,
         overwrite: bool,
     ) -> None:
         self.manifest = manifest
-        self._folder, self._session, self._stats = folder, session, stats
+        self._folder, self._session = folder, session
         self._pending: list[Sequence[Mapping[str, Any]]] = []  # of each input that is not on disk: its rows
-        self._tables = [table_of([])]
+        self._tables = [self._table([])]
         self._is_new, self._warned = True, False
+        self.failed: dict[int, Failed] = {}
+        self._failures_written = 0
         self._writing, self._started = Lock(), time.perf_counter()
         if folder and not overwrite:
             self._take_up(folder)
@@ -65,16 +70,20 @@ class RunStore:
         self._pending.append(rows)
         self.done.add(rows[0]["idx"])
 
+    def fail(self, idx: int, failure: Failed) -> None:
+        """Sets an input aside."""
+        self.failed[idx] = failure
+
     def flush(self) -> OSError | None:
         """Writes what is not on disk yet; what cannot be written stays in memory, and the error is returned."""
         with self._writing:
             finished = list(self._pending)
-            if not finished:
-                return None
-            table = table_of(row for rows in finished for row in rows)
+            table = self._table(row for rows in finished for row in rows)
             try:
                 if self._folder:
-                    self._write(table, self._folder)
+                    if finished:
+                        self._write(table, self._folder)
+                    self._write_failures(self._folder)
             except OSError as error:
                 if not self._warned:
                     remark(f"{_cannot_write(self._folder, error)}: inputs stay in memory until it can be done")
@@ -84,7 +93,7 @@ class RunStore:
             del self._pending[: len(finished)]
             return None
 
-    def finish(self) -> Evaluation:
+    def finish(self) -> T:
         """Sums up what is finished, and writes it out unless that is nothing.
 
         Raises:
@@ -92,54 +101,78 @@ class RunStore:
         """
         if error := self.flush():
             raise self._unwritten(error) from error
-        rows, manifest = pl.concat(self._tables), self._manifest()
-        evaluation = evaluation_of(manifest, rows, self._folder if self.done else None)
-        if evaluation.folder and (self._certified or not _is_settled(evaluation.folder, manifest)):
+        manifest, folder = self._manifest(), self._folder if self.done else None
+        found = self._sum_up(pl.concat(self._tables), manifest, folder)
+        if folder and (self._finished or not self.keeping.is_settled(folder)):
             try:
-                write_run(evaluation, manifest, evaluation.folder)
+                if not self.failed:
+                    (folder / self.keeping.failed).unlink(missing_ok=True)
+                self._write_out(found, manifest, folder)
             except OSError as error:
                 raise self._unwritten(error) from error
-        return evaluation
+        return found
+
+    @abstractmethod
+    def _table(self, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+        """Makes a table of rows."""
+
+    @abstractmethod
+    def _read(self, folder: Path, manifest: Manifest) -> tuple[pl.DataFrame, list[Path]]:
+        """Gives the rows that a folder holds, and the parts that are broken."""
+
+    @abstractmethod
+    def _sum_up(self, rows: pl.DataFrame, manifest: Manifest, folder: Path | None) -> T:
+        """Makes of all rows what they are for."""
+
+    @abstractmethod
+    def _write_out(self, found: T, manifest: Manifest, folder: Path) -> None:
+        """Writes that to the folder, in which it then takes the place of the parts."""
 
     @property
-    def _certified(self) -> int:
+    def _finished(self) -> int:
         """How many inputs this session has finished."""
         return len(self.done) - self._found
 
     def _take_up(self, folder: Path) -> None:
-        """Goes on with the run that is in the folder, if there is one."""
-        if not (folder / MANIFEST).exists():
-            refuse_results(folder)
+        """Goes on with what is in the folder, if there is anything."""
+        if not (folder / self.keeping.manifest).exists():
+            self.keeping.refuse(folder)
             return
-        found = read_manifest(folder)
+        found = read_manifest(folder / self.keeping.manifest)
         if changes := found.changes(self.manifest):
             raise RunError(
-                f"{folder} holds a run that was made with other settings ({changes}): restore them, choose another "
-                "folder, or overwrite"
+                f"{folder} holds {self.noun} that was made with other settings ({changes}): restore them, choose "
+                "another folder, or overwrite"
             )
-        rows, broken = read_rows(folder, found)
-        Parts(folder, found.key).set_aside(broken)
+        rows, broken = self._read(folder, found)
+        self.keeping.parts_of(folder, found.key).set_aside(broken)
         self._tables, self._is_new = [rows], False
         requested, whole = found.requested | self.manifest.requested, found.whole | self.manifest.whole
         self.manifest = replace(found, requested=requested, whole=whole)
 
     def _write(self, table: pl.DataFrame, folder: Path) -> None:
         if self._is_new:
-            remove_results(folder)  # only now that there is something in their place
+            self.keeping.remove(folder)  # only now that there is something in their place
             self._is_new = False
         manifest = self._manifest()
-        manifest.write(folder)  # first: without it a part would be of no run
-        Parts(folder, manifest.key).append(table, len(self.done))
+        manifest.write(folder / self.keeping.manifest)  # first: without it a part would be of no run
+        self.keeping.parts_of(folder, manifest.key).append(table, len(self.done))
+
+    def _write_failures(self, folder: Path) -> None:
+        if len(self.failed) > self._failures_written and not self._is_new:
+            failed = dict(self.failed)
+            about = {idx: {"error": each.error, "traceback": each.traceback} for idx, each in sorted(failed.items())}
+            write_json(folder / self.keeping.failed, about)
+            self._failures_written = len(failed)
 
     def _manifest(self) -> Manifest:
         """The manifest as of now, with this session if it finished anything, or is all there is."""
-        if self.manifest.sessions and not self._certified:
+        if self.manifest.sessions and not self._finished:
             return self.manifest
         session = {
-            **self._session,
+            **self._session(),
             "wall_seconds": time.perf_counter() - self._started,
-            "inputs": self._certified,
-            "engine": {name: asdict(stats) for name, stats in list(self._stats.items())},
+            "inputs": self._finished,
         }
         return replace(self.manifest, sessions=(*self.manifest.sessions, session))
 
@@ -151,37 +184,69 @@ class RunStore:
         )
 
 
-@contextmanager
+class RunStore(Store[Evaluation]):
+    """The certificates of a run."""
+
+    keeping, noun = RUN, "a run"
+
+    def _table(self, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+        return table_of(rows)
+
+    def _read(self, folder: Path, manifest: Manifest) -> tuple[pl.DataFrame, list[Path]]:
+        return read_rows(folder, manifest)
+
+    def _sum_up(self, rows: pl.DataFrame, manifest: Manifest, folder: Path | None) -> Evaluation:
+        return evaluation_of(manifest, rows, folder, failed=self.failed)
+
+    def _write_out(self, found: Evaluation, manifest: Manifest, folder: Path) -> None:
+        write_run(found, manifest, folder)
+
+
 def open_store(
     folder: Path | None,
     manifest: Manifest,
-    session: Mapping[str, Any],
-    stats: Mapping[str, ModelStats],
+    session: Callable[[], Mapping[str, Any]],
     *,
     overwrite: bool = False,
-) -> Iterator[RunStore]:
-    """Opens the store of a run; what is added to it is on disk within `FLUSH_SECONDS`.
+) -> AbstractContextManager[RunStore]:
+    """Opens the store of a run, as `opened` does."""
+    return opened(RunStore, folder, manifest, session, overwrite=overwrite)
 
-    If the folder holds a run that was made with the same, the store goes on with it, and is asked for its inputs too.
+
+AnyStore = TypeVar("AnyStore", bound=Store[Any])
+
+
+@contextmanager
+def opened(
+    make: Callable[..., AnyStore],
+    folder: Path | None,
+    manifest: Manifest,
+    session: Callable[[], Mapping[str, Any]],
+    *,
+    overwrite: bool = False,
+) -> Iterator[AnyStore]:
+    """Opens a store; what is added to it is on disk within `FLUSH_SECONDS`.
+
+    If the folder holds what was made with the same, the store goes on with it, and is asked for its inputs too.
 
     Args:
+        make: the class of the store.
         folder: made if absent; None keeps everything in memory.
-        manifest: of the run as it is wanted now.
-        session: what is known of the present session, see `dualrs.evaluation.metadata.describe_session`.
-        stats: of the engine, which go on counting.
+        manifest: of what is under way, as it is wanted now.
+        session: gives what is known of the present session by now, as JSON values.
         overwrite: begin anew. What is there is replaced as soon as something is finished.
 
     Raises:
         BlockingIOError: another process writes to the folder.
         FileExistsError: it holds results, of which it is not known what they were made with.
-        ResultsError, RunError: it holds a run that was made with other settings, or is damaged.
+        ResultsError, RunError: it holds something that was made with other settings, or is damaged.
     """
     if folder is None:
-        yield RunStore(None, manifest, session, stats, overwrite=overwrite)
+        yield make(None, manifest, session, overwrite=overwrite)
         return
     with exclusive(folder):
         remove_leftovers(folder)
-        store, closed = RunStore(folder, manifest, session, stats, overwrite=overwrite), Event()
+        store, closed = make(folder, manifest, session, overwrite=overwrite), Event()
         thread = Thread(target=_flush_regularly, args=(store, closed), name="flush", daemon=True)
         thread.start()
         try:
@@ -192,14 +257,9 @@ def open_store(
             store.flush()  # whatever ended the run
 
 
-def _flush_regularly(store: RunStore, closed: Event) -> None:
+def _flush_regularly(store: Store[Any], closed: Event) -> None:
     while not closed.wait(FLUSH_SECONDS):
         store.flush()
-
-
-def _is_settled(folder: Path, manifest: Manifest) -> bool:
-    """Whether the run is written out as it is; not so if it was killed while that was done."""
-    return (folder / SUMMARY).exists() and Parts(folder, manifest.key).removed
 
 
 def _cannot_write(folder: Path | None, error: OSError) -> str:

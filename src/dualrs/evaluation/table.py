@@ -226,15 +226,15 @@ def write_parquet(table: pl.DataFrame, path: str | Path) -> Path:
     Raises:
         ResultsError: the table is no results table.
     """
-    path, content = Path(path), parquet_bytes(table)
+    path = Path(path)
+    _refuse_other_columns(table, "the table")
     with atomic_write(path) as file:
-        file.write(content)
+        file.write(parquet_bytes(table))
     return path
 
 
 def parquet_bytes(table: pl.DataFrame) -> bytes:
-    """Gives the content of the file that `write_parquet` writes; raises as it does."""
-    _refuse_other_columns(table, "the table")
+    """Gives the content of a Parquet file with a table of any columns."""
     content = io.BytesIO()
     table.write_parquet(content)
     return content.getvalue()
@@ -252,15 +252,24 @@ def read_parquet(path: str | Path) -> pl.DataFrame:
 
 def parse_parquet(content: bytes, what: str) -> pl.DataFrame:
     """Reads the content of such a file; ``what`` names it in errors, which are those of `read_parquet`."""
-    try:
-        table = pl.read_parquet(io.BytesIO(content))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ResultsError(f"{what} ({len(content):,} bytes) is truncated or no Parquet file: {error}") from error
+    table = parse_any_parquet(content, what)
     if table.columns == _WITHOUT_EXPERT:
         table = table.with_columns(expert=pl.lit(None, pl.String())).select(SCHEMA.names())
     _refuse_other_columns(table, what)
     _refuse_nonsense(table, what)
     return table
+
+
+def parse_any_parquet(content: bytes, what: str) -> pl.DataFrame:
+    """Reads the content of a Parquet file with a table of any columns.
+
+    Raises:
+        ResultsError: it is truncated or something else; the message names ``what``.
+    """
+    try:
+        return pl.read_parquet(io.BytesIO(content))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise ResultsError(f"{what} ({len(content):,} bytes) is truncated or no Parquet file: {error}") from error
 
 
 def _sum(column: str) -> pl.Expr:

@@ -104,7 +104,7 @@ def test_a_seed_is_drawn_in_secret_and_recorded():
     for _ in range(2):
         plan = Plan(aims=("random",), **EFFORT)
         found = audit(world.model, world.dataset, world.table(), plan, method=world.method, images=1)
-        seeds.add(found.summary["settings"]["seed"])
+        seeds.add(found.summary["metadata"]["audit"]["seed"])
     assert len(seeds) == 2
 
 
@@ -146,7 +146,7 @@ def test_abstentions_and_wrong_labels_are_audited_for_what_they_claim():
     wrong = found.table.filter(idx=40)
     assert (wrong["label"] == 1 - truth[1]).all()
     assert wrong["certified"].all()  # what is wrong already needs no attack beyond its certificate
-    assert found.summary["accuracy"]["0.00"] == {"certified": 4 / 6, "empirical": 5 / 6}
+    assert found.summary["accuracy"]["0.00"] == {"certified": 4 / 6, "empirical": 5 / 6, "attempts": 1}
 
 
 def test_one_expert_of_a_dual_model_is_audited_as_such():
@@ -157,7 +157,7 @@ def test_one_expert_of_a_dual_model_is_audited_as_such():
     dataset = ArrayDataset("toy", "test", dataset.images, truth, dataset.classes, dataset.indices)
     found = audit(world.model, dataset, table, Plan(**EFFORT), method="global-0.5", seed=1)
     assert found.summary["broken"] == []  # the second expert never answers anything else
-    assert list(found.summary["engine"]) == ["expert-0.5"]
+    assert list(found.summary["metadata"]["engine"]) == ["expert-0.5"]
     assert "There is one expert, so there is no choice to attack." in found.summary["remarks"]
 
 

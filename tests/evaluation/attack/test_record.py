@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from dualrs import DualSmoothedClassifier, cli
-from dualrs.evaluation import ResultsError, read_parquet, write_parquet
-from dualrs.evaluation.attack import ATTEMPTS, open_run
+from dualrs.evaluation import open_run, read_parquet, write_parquet
+from dualrs.evaluation.attack import ATTEMPTS
 from dualrs.models import InputSpec
 
 SHAPE = (3, 4, 4)
@@ -84,6 +84,8 @@ def certified(run, bundle, pictures, tmp_path):
 
 
 def stretch(folder, factor):
+    """Multiplies the radii of a run, whose manifest would tell."""
+    (folder / "run.json").unlink(missing_ok=True)
     table = read_parquet(folder / "certificates.parquet")
     write_parquet(table.with_columns(radius=pl.col("radius") * factor), folder / "certificates.parquet")
 
@@ -98,14 +100,18 @@ def test_an_audit_of_a_run_is_written_beside_it(run, certified):
     assert (summary["inputs"], summary["broken"], summary["complete"]) == (6, [], True)
     assert summary["verdict"] == "no certificate was broken"
     assert (table["norm"] <= table["radius"]).all()
-    assert summary["run"] == str(certified)
-    assert summary["model"] == open_run(certified).metadata["model"]["digest"]
-    assert {each["backend"] for each in summary["engine"].values()} == {"onnxruntime"}
+    about = summary["metadata"]
+    assert about["info"] == {"run": str(certified)}
+    assert about["model"]["digest"] == open_run(certified).metadata["model"]["digest"]
+    assert {each["backend"] for each in about["engine"].values()} == {"onnxruntime"}
     assert list(summary["accuracy"]) == ["0.00", "0.20"]
 
     code, _, err = run("attack", certified, *LIGHT)
     assert code == 2
-    assert "holds an audit already (attack.json)" in err
+    assert f"{certified} holds an audit that was made with other settings (audit.budgets was [0.2], is []" in err
+    code, out, err = run("attack", certified, *LIGHT, "--budgets", "0.2", "--json")
+    assert (code, json.loads(out)) == (0, summary)
+    assert "6 of 6 inputs are attacked already" in err
     code, out, _ = run("attack", certified, *LIGHT, "--overwrite", "--images", 1, "--aims", "random")
     assert code == 0
     assert "no certificate was broken." in out
@@ -117,7 +123,11 @@ def test_certificates_that_are_wrong_end_with_a_code_of_their_own(run, certified
     code, out, _ = run("attack", certified, *LIGHT, "--output", tmp_path / "audit")
     assert code == cli.WRONG
     assert "THE CERTIFICATES ARE WRONG: " in out
-    assert sorted(path.name for path in (tmp_path / "audit").iterdir()) == ["attack.json", "attack.parquet"]
+    assert sorted(path.name for path in (tmp_path / "audit").iterdir()) == [
+        "attack-run.json",
+        "attack.json",
+        "attack.parquet",
+    ]
     assert not (certified / "attack.json").exists()
 
 
@@ -126,7 +136,7 @@ def test_every_method_of_a_run_can_be_audited(run, certified, tmp_path):
         output = tmp_path / method
         code, out, _ = run("attack", certified, *LIGHT, "--method", method, "--output", output, "--json")
         assert code == 0
-        assert list(json.loads(out)["engine"]) == [f"expert-{method.removeprefix('global-')}"]
+        assert list(json.loads(out)["metadata"]["engine"]) == [f"expert-{method.removeprefix('global-')}"]
     code, _, err = run("attack", certified, "--method", "oracle")
     assert code == 2
     assert "method 'oracle' is none that can be audited; of this model these are dual, global-0.25, global-0.5" in err
@@ -155,6 +165,7 @@ def test_a_run_that_says_too_little_asks_for_the_rest(run, certified, bundle, pi
     summary = json.loads((certified / "summary.json").read_text(encoding="utf-8"))
     summary["metadata"]["info"] = {}
     summary["metadata"]["engine"]["estimator"]["backend"] = "torch"
+    (certified / "run.json").unlink()
     (certified / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     code, _, err = run("attack", certified)
     assert code == 2
@@ -166,11 +177,25 @@ def test_a_run_that_says_too_little_asks_for_the_rest(run, certified, bundle, pi
     assert "estimator was certified on backend torch and is audited on onnxruntime." in " ".join(out.split())
 
 
-@pytest.mark.parametrize("folder", ["nowhere", "empty"])
-def test_what_is_no_run_is_refused(tmp_path, folder):
+def test_what_is_no_run_is_refused(run, certified, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ResultsError, match="is no run, a folder with"):
-        open_run(tmp_path / folder)
+    table = certified / "certificates.parquet"
+    for place, message in (
+        ("nowhere", "nowhere is no run"),
+        (tmp_path / "empty", "empty is no folder of a run"),
+        (table, "this table does not say how it was made, so there is nothing to audit"),
+    ):
+        code, _, err = run("attack", place)
+        assert code == 2
+        assert message in err
+
+
+def test_a_run_that_was_altered_is_refused(run, certified):
+    table = read_parquet(certified / "certificates.parquet")
+    write_parquet(table.with_columns(radius=pl.col("radius") / 2), certified / "certificates.parquet")
+    code, _, err = run("attack", certified)
+    assert code == 2
+    assert "is not as the run wrote it" in err
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ import polars as pl
 import pytest
 
 from dualrs.data import open_dataset
-from dualrs.evaluation import CERTIFICATES, SUMMARY, oracle_rows, write_parquet
+from dualrs.evaluation import CERTIFICATES, SUMMARY, Evaluation, oracle_rows, read_parquet, write_parquet
+from dualrs.evaluation.attack import ATTEMPTS, Plan, claims_of
+from dualrs.evaluation.attack._summary import summarize_attempts
 from dualrs.evaluation.pages._runs import Run
 
 SAMPLE = "fashion-mnist-sample"
@@ -41,9 +43,17 @@ def table(by_hand):
 
 
 @pytest.fixture
-def recorded(table):
+def run_of():
+    """Makes a run in memory, of a table and what is recorded."""
+    return lambda name, table, **metadata: Run(
+        name, table, Evaluation(table, True, table["idx"].n_unique(), metadata, None)
+    )
+
+
+@pytest.fixture
+def recorded(table, run_of):
     """A run in memory."""
-    return Run("by-hand", table, 5, {"complete": True, "requested": 5, "metadata": _metadata()})
+    return run_of("by-hand", table, **_metadata())
 
 
 @pytest.fixture
@@ -56,6 +66,32 @@ def save(tmp_path):
         record = {"complete": True, "requested": table["idx"].n_unique(), "metadata": _metadata(), **record}
         (folder / SUMMARY).write_text(json.dumps(record))
         return folder
+
+    return write
+
+
+@pytest.fixture
+def audited():
+    """Audits three inputs of a run in its folder: one attempt at each, of which so many break."""
+
+    def write(folder, breaks=0, **changes):
+        plan = Plan(aims=("label",), budgets=(0.125, 1.0))
+        rows = read_parquet(folder / CERTIFICATES).filter(pl.col("idx") < 9, method="dual")
+        attempts = [
+            {"idx": idx, "truth": 1, "label": label, "radius": length, "norm": norm, "votes": 100, "seconds": 0.1}
+            | {"aim": aim, "certified": norm < radius, "decided": decided, "estimate": None if aim == "none" else -0.5}
+            | {"broken": norm < radius and decided != label}
+            for number, (idx, label, radius) in enumerate(rows.select("idx", "predicted", "radius").iter_rows())
+            for aim, length, norm, decided in (
+                ("none", radius, 0.0, label),
+                ("label", radius, radius / 2, 1 - label if number < breaks else label),
+                *([("label", 1.0, 0.9, 1 - label)] if radius < 0.9 else []),
+            )
+        ]
+        figures = summarize_attempts(rows, pl.DataFrame(attempts, schema=ATTEMPTS), plan, 0.01)
+        about = {"method": "dual", "complete": True, "requested": 3, "remarks": ["A remark."]}
+        about["metadata"] = {"certification": claims_of(rows)}
+        (folder / "attack.json").write_text(json.dumps({**about, **figures, **changes}))
 
     return write
 

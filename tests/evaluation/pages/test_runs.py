@@ -1,9 +1,10 @@
 import polars as pl
 import pytest
 
-from dualrs.evaluation import CERTIFICATES, SUMMARY, ResultsError, write_parquet
-from dualrs.evaluation.pages._facts import alarm_of, facts_of, guarantee_of
+from dualrs.evaluation import CERTIFICATES, SUMMARY, Evaluation, ResultsError, RunError, evaluate, write_parquet
+from dualrs.evaluation.pages._facts import alarms_of, facts_of, guarantee_of
 from dualrs.evaluation.pages._runs import Run, open_runs
+from dualrs.evaluation.store import RunStore
 
 
 def test_a_run_is_read_as_it_was_written(table, save):
@@ -17,6 +18,18 @@ def test_a_run_is_read_as_it_was_written(table, save):
 def test_a_table_alone_is_a_run(table, save):
     (run,) = open_runs([save("one", table) / CERTIFICATES])
     assert (run.name, run.metadata, run.of("data", "name")) == ("one", {}, None)
+
+
+def test_a_run_that_is_under_way_is_read_as_far_as_it_got(world, tmp_path, monkeypatch):
+    def die(store):
+        raise SystemExit
+
+    monkeypatch.setattr(RunStore, "finish", die)
+    with pytest.raises(SystemExit):
+        evaluate(world.model(), world.dataset, folder=tmp_path / "run", n0=16, n=64, alpha=0.05)
+    assert not (tmp_path / "run" / CERTIFICATES).exists()
+    (run,) = open_runs([tmp_path / "run"])
+    assert (run.name, run.finished, run.of("certification", "n")) == ("run", 12, 64)
 
 
 def test_names_tell_runs_apart(table, save, tmp_path):
@@ -45,20 +58,19 @@ def test_nothing_and_twice_are_refused(table, save):
 def test_a_missing_run_is_named(table, save, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere is no run.*no such folder"):
         open_runs([tmp_path / "nowhere"])
-    for name in (CERTIFICATES, SUMMARY):
-        folder = save(name, table)
-        (folder / name).unlink()
-        with pytest.raises(FileNotFoundError, match=f"it has no {name}"):
-            open_runs([folder])
+    folder = save("one", table)
+    (folder / CERTIFICATES).unlink()
+    with pytest.raises(RunError, match=r"no folder of a run: it has neither run\.json nor certificates\.parquet"):
+        open_runs([folder])
 
 
 def test_damage_is_named(table, save):
     folder = save("one", table)
     (folder / SUMMARY).write_text('{"complete": tr')
-    with pytest.raises(ResultsError, match=r"summary\.json is truncated"):
+    with pytest.raises(ResultsError, match=r"summary\.json is no summary of a run \(JSONDecodeError"):
         open_runs([folder])
     (folder / SUMMARY).write_text("[]")
-    with pytest.raises(ResultsError, match="a JSON object, not list"):
+    with pytest.raises(ResultsError, match="is no summary of a run"):
         open_runs([folder])
     (folder / CERTIFICATES).write_bytes(b"PAR1")
     with pytest.raises(ResultsError, match="truncated or no Parquet file"):
@@ -91,11 +103,11 @@ def test_facts_say_what_is_recorded(recorded):
     assert facts["rules"][0] == "min, cohen"
     assert facts["votes of each stage"][0] == "n0 = 100; n = 1,000"
     assert facts["made"] == ("2026-01-02; dualrs 0.1.0", "2 min of computing")
-    assert alarm_of(recorded) is None
+    assert alarms_of(recorded) == []
 
 
-def test_facts_say_what_is_not(table):
-    run = Run("log", table.filter(method="global-0.5").with_columns(alpha=pl.lit(None, pl.Float64())), 5, {})
+def test_facts_say_what_is_not(table, run_of):
+    run = run_of("log", table.filter(method="global-0.5").with_columns(alpha=pl.lit(None, pl.Float64())))
     facts = {term: value for term, value, _ in facts_of(run)}
     unknown = [term for term, value in facts.items() if value == "not recorded"]
     assert unknown == ["data", "model", "votes of each stage", "failure probability", "noise", "made"]
@@ -103,8 +115,10 @@ def test_facts_say_what_is_not(table):
 
 
 def test_what_is_unfinished_is_said(table):
-    run = Run("part", table, 5, {"complete": False, "requested": 1000})
-    assert alarm_of(run).startswith("5 of 1,000 inputs were finished")
+    run = Run("part", table, Evaluation(table, False, 1000, {}, None))
+    ((title, alarm),) = alarms_of(run)
+    assert title == "Incomplete."
+    assert alarm.startswith("5 of 1,000 inputs were finished")
     assert {term: value for term, value, _ in facts_of(run)}["inputs"] == "5 of 1,000"
 
 

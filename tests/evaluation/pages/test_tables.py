@@ -3,7 +3,6 @@ import pytest
 
 from dualrs.evaluation import compare, summarize
 from dualrs.evaluation.pages._cells import Cell, Table, comma_separated, latex, markdown, number, percent, stacked, word
-from dualrs.evaluation.pages._runs import Run
 from dualrs.evaluation.pages._tables import differences, tables_of
 
 SMALL = Table(
@@ -134,8 +133,8 @@ def test_differences_are_paired(recorded):
     assert not table.rows[1][1].strong
 
 
-def test_runs_are_compared_by_their_first_methods(recorded):
-    other = Run("other", recorded.table.filter(method="global-0.5"), 5, {})
+def test_runs_are_compared_by_their_first_methods(recorded, run_of):
+    other = run_of("other", recorded.table.filter(method="global-0.5"))
     table = differences([recorded, other], [0])
     assert table.title.startswith("Certified accuracy of by-hand less")
     assert texts(table) == [["other", "−20.0", "−0.150"]]
@@ -148,12 +147,12 @@ def test_stacking_names_the_run(tables, recorded):
     assert stacked([("a", tables["cost"])]) is tables["cost"]
 
 
-def test_a_log_has_what_it_tells(table):
+def test_a_log_has_what_it_tells(table, run_of):
     log = table.filter(method="global-0.5").with_columns(
         method=pl.lit("published"), stages=pl.lit("[]"), rule=pl.lit("log"),
         samples=pl.lit(None, pl.Int64()), sigma=pl.lit(None, pl.Float64()), alpha=pl.lit(None, pl.Float64()),
     )  # fmt: skip
-    run = Run("log", log, 5, {})
+    run = run_of("log", log)
     found = {table.name: table for table in tables_of(run, summarize(log, [0]))}
     assert texts(found["certified-accuracy"]) == [["published", "60.0"]]
     assert texts(found["averages"]) == [["published", "0.400", "60.0", "20.0", "–", "–"]]
@@ -163,6 +162,8 @@ def test_a_log_has_what_it_tells(table):
         "choice",
         "estimator",
         "engine",
+        "attack-aims",
+        "attack-accuracy",
     ]
     assert differences([run], [0]).rows == ()
     assert Cell("–", None) == number(None)

@@ -8,7 +8,6 @@ import pytest
 from dualrs.evaluation import plots, write_report
 from dualrs.evaluation.pages import PAGE, _write
 from dualrs.evaluation.pages._pictures import overlaid_curves, pictures_of
-from dualrs.evaluation.pages._runs import Run
 
 FIGURES = ["choice", "curves", "estimator", "probabilities", "radii", "votes"]
 TABLES = [
@@ -147,9 +146,9 @@ def test_a_folder_of_something_else_is_left_alone(table, save, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["_hidden", "$x", "日本", "a\nb"])
-def test_any_name_can_be_drawn(table, name):
+def test_any_name_can_be_drawn(table, name, run_of):
     renamed = table.with_columns(pl.col("method").replace({"global-0.5": name}))
-    pictures = pictures_of(Run(name, renamed, 5, {}))
+    pictures = pictures_of(run_of(name, renamed))
     assert [picture.name for picture in pictures] == [
         "curves",
         "choice",
@@ -164,10 +163,10 @@ def test_any_name_can_be_drawn(table, name):
         }  # fmt: skip
 
 
-def test_where_nothing_is_certified_curves_are_flat(table):
+def test_where_nothing_is_certified_curves_are_flat(table, run_of):
     nothing = table.filter(idx=9)
-    assert "curves" in [picture.name for picture in pictures_of(Run("nothing", nothing, 1, {}))]
-    assert overlaid_curves([Run("a", nothing, 1, {}), Run("b", nothing, 1, {})]).files
+    assert "curves" in [picture.name for picture in pictures_of(run_of("nothing", nothing))]
+    assert overlaid_curves([run_of("a", nothing), run_of("b", nothing)]).files
 
 
 def test_a_curve_of_many_steps_is_drawn_with_few(table):

@@ -4,11 +4,12 @@ An audit can show that certificates are wrong. That none is broken proves nothin
 """
 
 from dualrs.evaluation.attack._attempts import ATTEMPTS
-from dualrs.evaluation.attack._audit import Audit, audit
+from dualrs.evaluation.attack._audit import audit, claims_of
 from dualrs.evaluation.attack._ball import Ball
 from dualrs.evaluation.attack._plan import AIMS, Aim, Plan, plan_of
-from dualrs.evaluation.attack._record import RecordedRun, audit_run, open_run
+from dualrs.evaluation.attack._record import audit_run, command_of, read_audit
 from dualrs.evaluation.attack._rendering import render_audit
+from dualrs.evaluation.attack._store import Audit
 from dualrs.evaluation.attack._verdict import Verdict, judge
 
 __all__ = [
@@ -18,12 +19,13 @@ __all__ = [
     "Audit",
     "Ball",
     "Plan",
-    "RecordedRun",
     "Verdict",
     "audit",
     "audit_run",
+    "claims_of",
+    "command_of",
     "judge",
-    "open_run",
     "plan_of",
+    "read_audit",
     "render_audit",
 ]

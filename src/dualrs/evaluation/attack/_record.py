@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,119 +11,109 @@ import polars as pl
 
 from dualrs.config import parse_section
 from dualrs.data import Dataset
-from dualrs.evaluation.attack._audit import Audit, audit
+from dualrs.evaluation.attack._audit import audit, claims_of
 from dualrs.evaluation.attack._plan import Plan
+from dualrs.evaluation.attack._store import SUMMARY, Audit
 from dualrs.evaluation.config import CertifyConfig
-from dualrs.evaluation.runs import CERTIFICATES, SUMMARY
-from dualrs.evaluation.table import ResultsError, read_parquet
-from dualrs.files import atomic_write
+from dualrs.evaluation.runs import Evaluation
+from dualrs.evaluation.selection import parse_indices
+from dualrs.evaluation.table import ResultsError
+from dualrs.progress import remark
 from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
 
-_ATTEMPTS = "attack.parquet"
-_AUDIT = "attack.json"
-_SAME = ("backend", "device", "precision")
 
-
-@dataclass(frozen=True)
-class RecordedRun:
-    """A run as its folder has it.
-
-    Attributes:
-        folder: where it is.
-        table: its results table.
-        metadata: what it recorded.
-    """
-
-    folder: Path
-    table: pl.DataFrame
-    metadata: Mapping[str, Any]
-
-    def command(self, **changes: Any) -> CertifyConfig:
-        """What `dualrs certify` was told, with some fields set anew.
-
-        Raises:
-            ConfigError: it says too little and the changes do not say the rest, as where a run was made by the library.
-        """
-        known = self.metadata["info"].get("command") or {"output": self.folder}
-        return parse_section(CertifyConfig, {**known, **changes}, source=f"the command in {self.folder / SUMMARY}")
-
-    def check(self, model_digest: str, dataset: Dataset) -> None:
-        """Raises ValueError unless model and images are the run's, by their digests; a run may have recorded none."""
-        found = {"model": model_digest, "data": dataset.digest}
-        for what, digest in found.items():
-            recorded = self.metadata[what]["digest"]
-            if recorded not in (None, digest):
-                raise ValueError(
-                    f"the {what} of {self.folder} has digest {recorded}; what was found has {digest}. An audit of "
-                    f"other than what was certified says nothing: name the right one with --{what}"
-                )
-
-    def differences(self, engine: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """In what an engine's record differs from the run's, in sentences: such an audit is of another function."""
-        remarks = []
-        for name, now in engine.items():
-            then = self.metadata["engine"].get(name, now)
-            for what in _SAME:
-                if then[what] != now[what]:
-                    remarks.append(f"{name} was certified on {what} {then[what]} and is audited on {now[what]}.")
-        return remarks
-
-
-def open_run(folder: str | Path) -> RecordedRun:
-    """Opens a run that `dualrs certify` or `evaluate` wrote.
+def command_of(run: Evaluation, **changes: Any) -> CertifyConfig:
+    """Gives what `dualrs certify` was told to make a run, with some fields set anew.
 
     Raises:
-        ResultsError: it is none, or its table is damaged.
+        ResultsError: nothing is recorded of how the run was made.
+        ConfigError: it says too little and the changes do not say the rest, as where a run was made by the library.
     """
-    folder = Path(folder)
-    try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
-        return RecordedRun(folder, read_parquet(folder / CERTIFICATES), summary["metadata"])
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise ResultsError(f"{folder} is no run, a folder with {CERTIFICATES} and {SUMMARY}: {error}") from error
+    known = _metadata(run)["info"].get("command") or {"output": run.folder}
+    return parse_section(CertifyConfig, {**known, **changes}, source=f"the command in {run.folder}")
 
 
 def audit_run(
-    run: RecordedRun,
+    run: Evaluation,
     model: SmoothedClassifier | DualSmoothedClassifier,
     dataset: Dataset,
     plan: Plan | None = None,
     *,
     model_digest: str,
     output: str | Path | None = None,
-    overwrite: bool = False,
     **options: Any,
 ) -> Audit:
-    """Audits a run, and writes ``attack.parquet`` and ``attack.json``.
+    """Audits a run, and writes ``attack.parquet`` and ``attack.json``; what is there of the same audit is continued.
 
     Args:
-        run: see `open_run`.
+        run: as `dualrs.evaluation.open_run` gives it.
         model: of the run, set up to run as it was then.
         dataset: of the run.
         plan: how to go about it; None tries moderately.
         model_digest: of the model, as `dualrs.models.bundle_digest` gives it.
         output: the folder for the files; None takes the run's.
-        overwrite: replace an audit that is there already.
         **options: see `audit`.
 
     Raises:
+        ResultsError: nothing is recorded of how the run was made.
         ValueError: model or images are not the run's, the seed is the certificates', or see `audit`.
-        FileExistsError: the folder holds an audit and `overwrite` is False.
+        FileExistsError, RunError: the folder holds another audit, or one that is damaged, and `overwrite` is False.
     """
-    run.check(model_digest, dataset)
-    if options.get("seed") == run.metadata["certification"]["seed"]:
+    metadata = _metadata(run)
+    for what, digest in (("model", model_digest), ("data", dataset.digest)):
+        _refuse_another(run, what, digest)
+    if options.get("seed") == metadata["certification"]["seed"]:
         raise ValueError(
             f"seed {options['seed']} is that of the certificates: decisions need noise that these have not seen"
         )
-    folder = run.folder if output is None else Path(output)
-    if (folder / _AUDIT).exists() and not overwrite:
-        raise FileExistsError(f"{folder} holds an audit already ({_AUDIT}): choose another folder, or overwrite")
-    found = audit(model, dataset, run.table, plan, **options)
-    about = {"run": str(run.folder), "model": model_digest, "data": dataset.digest}
-    remarks = [*found.summary["remarks"], *run.differences(found.summary["engine"])]
-    found = replace(found, summary={**about, **found.summary, "remarks": remarks})
-    with atomic_write(folder / _ATTEMPTS) as file:
-        found.table.write_parquet(file)
-    with atomic_write(folder / _AUDIT) as file:
-        file.write((json.dumps(found.summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    return found
+    return audit(
+        model,
+        dataset,
+        run.table,
+        plan,
+        folder=output or run.folder,
+        model_digest=model_digest,
+        info={"run": str(run.folder)},
+        engine=metadata["engine"],
+        **options,
+    )
+
+
+def read_audit(run: Evaluation) -> dict[str, Any] | None:
+    """Reads the summary of the audit that a run's folder holds; None where there is none of the run's certificates.
+
+    Raises:
+        ResultsError: it is damaged.
+    """
+    path = run.folder and run.folder / SUMMARY
+    if not path or not path.exists():
+        return None
+    try:
+        summary: dict[str, Any] = json.loads(path.read_bytes())
+        of = summary["metadata"]["certification"]
+        method, inputs = summary["method"], parse_indices(of["inputs"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(f"{path} is no summary of an audit ({type(error).__name__}: {error})") from error
+    rows = run.table.filter(pl.col("idx").is_in(inputs), method=method)
+    if claims_of(rows) != of:
+        remark(f"{path} is an audit of other certificates than the run has now, and left out")
+        return None
+    return summary
+
+
+def _metadata(run: Evaluation) -> Mapping[str, Any]:
+    if not run.metadata:
+        raise ResultsError(
+            f"{run.folder or 'this table'} does not say how it was made, so there is nothing to audit: name the folder "
+            "of a run, as `dualrs certify` writes it"
+        )
+    return run.metadata
+
+
+def _refuse_another(run: Evaluation, what: str, digest: str) -> None:
+    recorded = run.metadata[what]["digest"]
+    if recorded not in (None, digest):  # a run may have recorded none
+        raise ValueError(
+            f"the {what} of {run.folder} has digest {recorded}; what was found has {digest}. An audit of "
+            f"other than what was certified says nothing: name the right one with --{what}"
+        )

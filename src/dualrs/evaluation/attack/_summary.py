@@ -24,7 +24,7 @@ def summarize_attempts(rows: pl.DataFrame, attempts: pl.DataFrame, plan: Plan, s
         ``inputs`` and, of them, ``certified``; ``aims``, for each the attempts on certificates; ``broken``, the idx of
         broken inputs, beside ``expected_broken`` (by bad luck, at most) and ``p_value``; ``wrong`` and ``verdict``;
         ``accuracy``, by length: certified, and empirical, an upper bound on the true one: the share of inputs for which
-        no wrong answer is known within that length.
+        no wrong answer is known within that length; and how many ``attempts`` beyond what is certified had that length.
     """
     broken = attempts.filter("broken")["idx"].unique().sort().to_list()
     alpha = float(rows["alpha"].to_numpy().max())
@@ -55,7 +55,7 @@ def _by_aim(attempts: pl.DataFrame) -> dict[str, dict[str, Any]]:
     return {row.pop("aim"): row for row in figures.iter_rows(named=True)}
 
 
-def _accuracy(rows: pl.DataFrame, attempts: pl.DataFrame, lengths: tuple[float, ...]) -> dict[str, dict[str, float]]:
+def _accuracy(rows: pl.DataFrame, attempts: pl.DataFrame, lengths: tuple[float, ...]) -> dict[str, dict[str, Any]]:
     (certified,) = certified_accuracy(rows, lengths).values()
     claimed = rows.filter(pl.col("predicted") != pl.col("label")).select("idx", norm=pl.lit(0.0))
     decided = attempts.filter(pl.col("decided") != pl.col("truth")).select("idx", "norm")
@@ -64,6 +64,7 @@ def _accuracy(rows: pl.DataFrame, attempts: pl.DataFrame, lengths: tuple[float, 
         radius_key(length): {
             "certified": float(share),
             "empirical": 1 - wrong.filter(pl.col("norm") <= length)["idx"].n_unique() / len(rows),
+            "attempts": len(attempts.filter(pl.col("radius") == length, ~pl.col("certified"))),
         }
         for length, share in zip(lengths, certified, strict=True)
     }

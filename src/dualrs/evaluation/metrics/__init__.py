@@ -38,7 +38,7 @@ from dualrs.evaluation.metrics._intervals import (
     ratio_interval,
 )
 from dualrs.evaluation.metrics._oracle import RealisedGain, dual_to_oracle, realised_gain
-from dualrs.evaluation.metrics._rows import methods_of
+from dualrs.evaluation.metrics._rows import by_slices, methods_of
 from dualrs.evaluation.metrics._summary import summarize
 from dualrs.evaluation.metrics._votes import true_class_votes
 
@@ -50,6 +50,7 @@ __all__ = [
     "abstention_rate",
     "average_certified_radius",
     "average_intervals",
+    "by_slices",
     "certified_accuracy",
     "certified_accuracy_interval",
     "choice_intervals",

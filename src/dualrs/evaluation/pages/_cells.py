@@ -24,6 +24,7 @@ _LATEX = {
     "α": r"$\alpha$",
     "Δ": r"$\Delta$",
     "ℓ₂": r"$\ell_2$",
+    "‖δ‖ ≤": r"$\|\delta\| \leq$",
     "R_c": "$R_c$",
     "R_σ": r"$R_\sigma$",
     "p_A": "$p_A$",

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from dualrs.evaluation.metrics import radius_key
+from dualrs.evaluation.pages._audit import audit_alarm
 from dualrs.evaluation.pages._cells import Cell, number, percent
 from dualrs.evaluation.pages._runs import Run
 from dualrs.evaluation.table import ORACLE
@@ -59,11 +60,16 @@ def facts_of(run: Run) -> list[tuple[str, str, str]]:
     ]
 
 
-def alarm_of(run: Run) -> str | None:
-    """Gives the sentences about a run that is not whole; None where it is, or nobody wrote it down."""
-    if run.record.get("complete") is not False:
-        return None
-    return f"{_inputs(run)} inputs were finished. Every figure is of those alone, which need not be like the rest."
+def alarms_of(run: Run) -> list[tuple[str, str]]:
+    """Gives what must be known of a run before anything else: that it is not whole, or that its certificates broke."""
+    unfinished = (
+        f"{_inputs(run)} inputs were finished. Every figure is of those alone, which need not be like the rest."
+    )
+    wrong = audit_alarm(run)
+    return [
+        *([("Incomplete.", unfinished)] if not run.whole.complete else []),
+        *([("The certificates are wrong.", wrong)] if wrong else []),
+    ]
 
 
 def guarantee_of(runs: Sequence[Run]) -> tuple[str, str]:
@@ -115,10 +121,8 @@ def alpha_of(run: Run) -> float | None:
 
 
 def _inputs(run: Run) -> str:
-    requested = run.record.get("requested")
-    if requested is None or run.finished >= requested:
-        return f"{run.finished:,}"
-    return f"{run.finished:,} of {requested:,}"
+    requested = run.whole.requested
+    return f"{run.finished:,}" + (f" of {requested:,}" if run.finished < requested else "")
 
 
 def _with_sign(cell: Cell) -> Cell:

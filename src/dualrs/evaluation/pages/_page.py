@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import dualrs
+from dualrs.evaluation.pages._audit import audit_in_words
 from dualrs.evaluation.pages._canvas import Picture
 from dualrs.evaluation.pages._cells import Table, is_text
-from dualrs.evaluation.pages._facts import alarm_of, facts_of, guarantee_of, headline_of
+from dualrs.evaluation.pages._facts import alarms_of, facts_of, guarantee_of, headline_of
 from dualrs.evaluation.pages._inputs import inputs_of, listed_inputs
 from dualrs.evaluation.pages._runs import Run
 from dualrs.evaluation.pages._thumbnails import NoPicturesError, class_names, thumbnails_of
@@ -113,7 +114,8 @@ def _shown(number: int, part: Part) -> dict[str, Any]:
         "first": title_of(run.methods[0], run.methods),
         "headline": headline_of(run.methods[0], part.summary),
         "facts": facts_of(run),
-        "alarm": alarm_of(run),
+        "alarms": alarms_of(run),
+        "audit": audit_in_words(run),
         "tables": part.tables,
         "pictures": part.pictures,
         "record": json.dumps(run.metadata, indent=2, ensure_ascii=False),

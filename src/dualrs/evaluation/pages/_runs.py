@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from dualrs.evaluation.attack import read_audit
 from dualrs.evaluation.metrics import methods_of
-from dualrs.evaluation.runs import CERTIFICATES, SUMMARY
-from dualrs.evaluation.table import DUAL, ORACLE, ResultsError, read_parquet
+from dualrs.evaluation.runs import CERTIFICATES, Evaluation, open_run
+from dualrs.evaluation.table import DUAL, ORACLE, ResultsError
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class Run:
     Attributes:
         name: no other run of the report has it.
         table: with at least one row; of the inputs that all runs of the report have.
-        finished: how many inputs the run has.
-        record: the content of ``summary.json``; empty for a table alone, such as an imported log.
+        whole: the run with all its inputs.
+        audit: the content of its ``attack.json``; None where there is none.
     """
 
     name: str
     table: pl.DataFrame
-    finished: int
-    record: Mapping[str, Any]
+    whole: Evaluation
+    audit: Mapping[str, Any] | None = None
 
     @property
     def inputs(self) -> int:
@@ -40,7 +41,12 @@ class Run:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """How it was made; empty where that was not recorded."""
-        return self.record.get("metadata") or {}
+        return self.whole.metadata
+
+    @cached_property
+    def finished(self) -> int:
+        """How many inputs the run has."""
+        return self.whole.table["idx"].n_unique()
 
     @property
     def methods(self) -> list[str]:
@@ -60,7 +66,7 @@ def open_runs(paths: Sequence[str | Path]) -> list[Run]:
 
     Raises:
         FileNotFoundError: there is no such run.
-        ResultsError: a file is damaged, or nothing was finished.
+        ResultsError, RunError: one is damaged or none, or nothing was finished.
         ValueError: none is given, one twice, or they are not of the same data.
     """
     places = [Path(path) for path in paths]
@@ -82,20 +88,10 @@ def open_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def _open(place: Path, name: str) -> Run:
-    folder = place.is_dir()
-    try:
-        table = read_parquet(_table_of(place))
-        record = json.loads((place / SUMMARY).read_bytes()) if folder else {}
-    except FileNotFoundError as error:
-        what = f"it has no {Path(error.filename).name}" if folder else "there is no such folder or file"
-        raise FileNotFoundError(f"{place} is no run, as `dualrs certify` writes it: {what}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ResultsError(f"{place / SUMMARY} is truncated or no JSON file: {error}") from error
-    if not isinstance(record, dict):
-        raise ResultsError(f"{place / SUMMARY} must hold a JSON object, not {type(record).__name__}")
-    if table.is_empty():
+    whole = open_run(place)
+    if whole.table.is_empty():
         raise ResultsError(f"{place} has no results: not one input was finished")
-    return Run(name, table, table["idx"].n_unique(), record)
+    return Run(name, whole.table, whole, read_audit(whole))
 
 
 def _table_of(place: Path) -> Path:

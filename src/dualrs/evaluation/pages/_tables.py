@@ -10,6 +10,7 @@ import polars as pl
 from dualrs.evaluation.baselines import CAVEATS
 from dualrs.evaluation.compare import compare
 from dualrs.evaluation.metrics import Interval, radius_key
+from dualrs.evaluation.pages._audit import audit_tables
 from dualrs.evaluation.pages._cells import DASH, Cell, Table, number, percent, word
 from dualrs.evaluation.pages._runs import Run
 from dualrs.evaluation.pages._series import answer_shares
@@ -29,7 +30,7 @@ def tables_of(run: Run, summary: Summary) -> list[Table]:
         summary: of its table, as `summarize` gives it.
     """
     measured = (_accuracy, _averages, _probability, _answers, _choice, _cost)
-    return [*(make(run, summary) for make in measured), _engine(run)]
+    return [*(make(run, summary) for make in measured), _engine(run), *audit_tables(run)]
 
 
 def differences(runs: Sequence[Run], radii: Sequence[float]) -> Table:

@@ -47,7 +47,7 @@ def write_report(
     Raises:
         FileNotFoundError: there is no such run.
         FileExistsError: the folder holds anything but a report.
-        ResultsError: a run is damaged, or has no results.
+        ResultsError, RunError: a run is damaged, or has no results.
         ValueError: the runs are not of the same data, or an argument is outside of its range.
     """
     folder = Path(folder)
