@@ -24,6 +24,7 @@ PAGES = [
     "docs/architecture.md",
     "docs/baselines.md",
     "docs/report.md",
+    "docs/planning.md",
     "benchmarks/README.md",
 ]
 

@@ -19,6 +19,7 @@ def test_help_and_version_start_without_torch():
     assert dualrs("--version").stdout.strip() == "0.1.0"
     for command in (
         "quickstart",
+        "plan",
         "certify",
         "attack",
         "predict",

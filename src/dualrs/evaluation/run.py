@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import index
 from pathlib import Path
@@ -164,15 +164,14 @@ def evaluate(
                 "data": describe.describe_data(dataset),
                 "engine": crew.functions,
             },
-            requested=frozenset(published[position] for position in chosen),
-            whole=frozenset(published[position] for position in positions),
+            requested=(requested := frozenset(published[position] for position in chosen)),
+            whole=requested if shard is None else frozenset(published[position] for position in positions),
         )
         begun = describe.describe_session({about["device"] for about in crew.functions.values()}, info or {})
         path, started = None if folder is None else Path(folder), time.perf_counter()
         with open_store(path, manifest, partial(describe.with_progress, begun, crew), overwrite=overwrite) as store:
             _say_what_is_there(store, manifest, folder)
-            missing = store.manifest.requested - store.done
-            items = _items(model, dataset, [i for i, idx in enumerate(published) if idx in missing], store)
+            items = _items(model, dataset, published, store)
             try:
                 with Progress("certifying", total=len(store.manifest.requested), unit="images") as progress:
                     progress.advance(len(store.done), measured=False)
@@ -207,15 +206,15 @@ def _default_rules(model: SmoothedClassifier | DualSmoothedClassifier) -> tuple[
     return ("adaptive",) if isinstance(model, SmoothedClassifier) else ("routed",)
 
 
-def _published(dataset: Dataset) -> list[int]:
+def _published(dataset: Dataset) -> Sequence[int]:
     """By position in the data set: the position in the published split."""
     known = getattr(dataset, "indices", None)
-    return list(range(len(dataset))) if known is None else [int(i) for i in known]
+    return range(len(dataset)) if known is None else [int(i) for i in known]
 
 
-def _positions(dataset: Dataset, indices: Sequence[int] | None, published: Sequence[int]) -> list[int]:
+def _positions(dataset: Dataset, indices: Sequence[int] | None, published: Sequence[int]) -> Sequence[int]:
     """The positions that are asked for."""
-    positions = list(range(len(dataset))) if indices is None else [index(i) for i in indices]
+    positions = range(len(dataset)) if indices is None else [index(i) for i in indices]
     if not positions:
         raise ValueError("there is nothing to certify: the data set or `indices` is empty")
     if outside := [i for i in positions if not 0 <= i < len(dataset)]:
@@ -241,15 +240,18 @@ def _shape(
 
 
 def _items(
-    model: SmoothedClassifier | DualSmoothedClassifier, dataset: Dataset, positions: Iterable[int], store: RunStore
+    model: SmoothedClassifier | DualSmoothedClassifier, dataset: Dataset, published: Sequence[int], store: RunStore
 ) -> Iterator[Item]:
-    """The inputs, read as they are wanted; one that cannot be read, or that the model does not take, is set aside."""
-    published = _published(dataset)
-    for position in positions:
-        try:
-            yield Item(position, _image(model, dataset, position))
-        except (OSError, ValueError) as error:
-            store.fail(published[position], Failed(position, str(error), traceback.format_exc()))
+    """The inputs that are missing, read as they are wanted.
+
+    One that cannot be read, or that the model does not take, is set aside.
+    """
+    for position, idx in enumerate(published):
+        if idx in store.manifest.requested and idx not in store.done:
+            try:
+                yield Item(position, _image(model, dataset, position))
+            except (OSError, ValueError) as error:
+                store.fail(idx, Failed(position, str(error), traceback.format_exc()))
 
 
 def _image(model: SmoothedClassifier | DualSmoothedClassifier, dataset: Dataset, position: int) -> Tensor:

@@ -55,14 +55,14 @@ class Store(ABC, Generic[T]):
         self.manifest = manifest
         self._folder, self._session = folder, session
         self._pending: list[Sequence[Mapping[str, Any]]] = []  # of each input that is not on disk: its rows
-        self._tables = [self._table([])]
+        self._tables: list[pl.DataFrame] = []  # of a store without a folder; others read what they have written
         self._is_new, self._warned = True, False
         self.failed: dict[int, Failed] = {}
         self._failures_written = 0
         self._writing, self._started = Lock(), time.perf_counter()
+        self.done: set[int] = set()
         if folder and not overwrite:
             self._take_up(folder)
-        self.done = set(self._tables[0]["idx"])
         self._found = len(self.done)
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -89,7 +89,8 @@ class Store(ABC, Generic[T]):
                     remark(f"{_cannot_write(self._folder, error)}: inputs stay in memory until it can be done")
                 self._warned = True
                 return error
-            self._tables.append(table)
+            if not self._folder:
+                self._tables.append(table)
             del self._pending[: len(finished)]
             return None
 
@@ -102,7 +103,8 @@ class Store(ABC, Generic[T]):
         if error := self.flush():
             raise self._unwritten(error) from error
         manifest, folder = self._manifest(), self._folder if self.done else None
-        found = self._sum_up(pl.concat(self._tables), manifest, folder)
+        rows = self._read(folder, manifest)[0] if folder else pl.concat([self._table([]), *self._tables])
+        found = self._sum_up(rows, manifest, folder)
         if folder and (self._finished or not self.keeping.is_settled(folder)):
             try:
                 if not self.failed:
@@ -146,7 +148,7 @@ class Store(ABC, Generic[T]):
             )
         rows, broken = self._read(folder, found)
         self.keeping.parts_of(folder, found.key).set_aside(broken)
-        self._tables, self._is_new = [rows], False
+        self.done, self._is_new = set(rows["idx"]), False
         requested, whole = found.requested | self.manifest.requested, found.whole | self.manifest.whole
         self.manifest = replace(found, requested=requested, whole=whole)
 

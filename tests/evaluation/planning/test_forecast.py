@@ -86,7 +86,7 @@ def test_images_n_and_devices_scale(world):
     assert by_change["15 images"].margin > 1.5 * plan.planned.margin
     assert by_change["n = 200"].votes < 0.2 * plan.votes.expected
     assert by_change["n = 20,000"].votes > 7 * plan.votes.expected
-    assert by_change["without σ = 0.25"].share_of_votes == pytest.approx(0.67, abs=0.05)
+    assert 0.5 < by_change["without σ = 0.25"].share_of_votes < 0.8
     one, four, many = plan.devices
     assert one.wall_seconds.expected == plan.seconds.expected == plan.planned.seconds
     assert one.wall_seconds.expected / 4 < four.wall_seconds.expected < one.wall_seconds.expected
@@ -158,6 +158,7 @@ def test_it_becomes_json(world):
     ("arguments", "message"),
     [
         ({"indices": []}, "there is nothing to plan"),
+        ({"indices": [3, 4, 3]}, "an input is asked for twice"),
         ({"shard": (4, 3)}, "there is no shard 4/3"),
         ({"sample": 0}, "sample, votes and devices must be at least 1"),
         ({"devices": [0]}, "sample, votes and devices must be at least 1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
+from math import exp, sqrt
 from typing import cast
 
 import numpy as np
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from dualrs.evaluation.metrics import confidence_interval, radius_key
-from dualrs.evaluation.planning._changes import Change, Played
+from dualrs.evaluation.planning._changes import Change
 from dualrs.evaluation.planning._figures import Devices, Estimate, Memory, ModelWork, Option
 from dualrs.evaluation.planning._sample import Sample
+from dualrs.evaluation.planning._simulation import Played
 from dualrs.evaluation.table import row_of, table_of
 from dualrs.sampling import Outcome
 
@@ -109,7 +110,7 @@ class Bill:
             share_of_time=seconds / planned.wall(1).expected,
             average_radius=self.played.average_radius,
             certified_accuracy={radius_key(radius): self.played.accuracy(radius) for radius in radii},
-            abstained=float(self.played.abstained.mean()),
+            abstained=self.played.abstention,
             margin=float(high - low) / 2,
             remark=self.change.remark,
         )
@@ -124,13 +125,14 @@ def total(values: NDArray[np.float64] | NDArray[np.int64], inputs: int) -> Estim
     """The sum over so many inputs, from values (inputs, draws) of a sample of them.
 
     Three things are not known: the inputs outside of the sample, what the votes on those in it will be, and, but for
-    the draws of the simulation, the mean. Student's quantile, as in `dualrs.evaluation.metrics.mean_interval`.
+    the draws of the simulation, the mean. Student's quantile, on a logarithmic scale: few inputs may take most of the
+    votes, so more can be missed above than below.
     """
     sampled, draws = values.shape
     expected = inputs * float(values.mean())
-    of_draws = float(values.var(axis=1, ddof=1).mean())
+    of_draws = float(values.var(axis=1, ddof=1).mean()) if draws > 1 else 0.0
     of_inputs = float(values.var())
     others = max(0, inputs - sampled)
     variance = of_inputs * others * inputs / sampled + of_draws * (min(sampled, inputs) + inputs**2 / (sampled * draws))
-    margin = float(stdtrit(max(1, sampled - 1), 0.975)) * sqrt(variance)
-    return Estimate(expected, max(0.0, expected - margin), expected + margin)
+    margin = exp(float(stdtrit(max(1, sampled - 1), 0.975)) * sqrt(variance) / expected) if expected else 1.0
+    return Estimate(expected, expected / margin, expected * margin)

@@ -1,4 +1,4 @@
-"""The run as planned and with one change each, and what each of them takes and finds in imagined worlds."""
+"""The run as planned, and with one change each that would save something, or take more."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dualrs.certificates import Certificate, Procedure, adaptive_certify
+from dualrs.certificates import Procedure, adaptive_certify
 from dualrs.evaluation.planning._figures import Model
-from dualrs.evaluation.planning._worlds import World
 from dualrs.evaluation.run import procedures
 from dualrs.evaluation.table import global_name, global_names
-from dualrs.smoothing import ESTIMATOR, CertifyOptions, DualSmoothedClassifier, Expert
+from dualrs.smoothing import CertifyOptions, DualSmoothedClassifier, Expert
 from dualrs.smoothing.options import adaptive_arguments
 
 _TOLERANCES = (0.01, 0.05)  # the last one also for the dual model alone
@@ -67,60 +63,10 @@ class Change:
     remark: str = ""
 
 
-@dataclass(frozen=True)
-class Played:
-    """What came of a run in imagined worlds, by input and draw (inputs, draws).
-
-    Attributes:
-        votes: by base classifier.
-        seconds: that the procedures took by themselves.
-        earned: the radius of the first method, −1 where its label is wrong or it abstains.
-        abstained: whether it does.
-        certificates: of all methods, in one world of each input.
-    """
-
-    votes: Mapping[str, NDArray[np.int64]]
-    seconds: NDArray[np.float64]
-    earned: NDArray[np.float64]
-    abstained: NDArray[np.bool_]
-    certificates: Sequence[Mapping[str, Certificate]]
-
-    @property
-    def average_radius(self) -> float:
-        """The mean radius, wrong labels and abstentions as 0."""
-        return float(np.maximum(self.earned, 0).mean())
-
-    def accuracy(self, radius: float) -> float:
-        """The share of inputs that are certified beyond a radius, with the true label."""
-        return float((self.earned > radius).mean())
-
-
-def play(change: Change, worlds: Sequence[Sequence[World]], bases: Sequence[str], step: Callable[[], None]) -> Played:
-    """Runs the procedures of a change in all worlds; ``step`` is called after each input."""
-    shape = len(worlds), len(worlds[0])
-    votes = {name: np.zeros(shape, dtype=np.int64) for name in bases}
-    seconds, earned, abstained = np.zeros(shape), np.full(shape, -1.0), np.zeros(shape, dtype=np.bool_)
-    kept = []
-    for i, drawn in enumerate(worlds):
-        for draw, imagined in enumerate(drawn):
-            world = imagined if change.without is None else imagined.without(change.without, ESTIMATOR)
-            found = world.read(change.methods)
-            for name, number in found.votes.items():
-                votes[name][i, draw] = number
-            seconds[i, draw] = found.seconds
-            first = next(iter(found.certificates.values()))
-            abstained[i, draw] = first.abstained
-            if first.label == world.label:
-                earned[i, draw] = first.radius
-            if draw == 0:
-                kept.append(found.certificates)
-        step()
-    return Played(votes, seconds, earned, abstained, kept)
-
-
 def changes(run: Settings) -> Iterator[Change]:
     """Gives the run as planned, then what would save some of it, then what more votes would take."""
-    yield Change("as planned", run.methods, run.images)
+    methods = run.methods
+    yield Change("as planned", methods, run.images)
     yield from _with_goals(run, _TOLERANCES)
     if isinstance(run.model, DualSmoothedClassifier) and run.global_sigmas:
         alone = replace(run, global_sigmas=False)
@@ -135,7 +81,7 @@ def changes(run: Settings) -> Iterator[Change]:
     n = run.options["n"]
     yield from _with(run, f"n = {n // 10:,}", n=n // 10)
     if run.images >= 2 * _FEWER:
-        yield Change(f"{run.images // _FEWER:,} images", run.methods, run.images // _FEWER)
+        yield Change(f"{run.images // _FEWER:,} images", methods, run.images // _FEWER)
     yield from _fewer_candidates(run)
     yield from _with(run, f"n = {10 * n:,}", n=10 * n)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Unpack
 
@@ -10,16 +11,17 @@ from torch import Tensor
 
 from dualrs.data import Dataset
 from dualrs.evaluation.planning._bill import Bill
-from dualrs.evaluation.planning._changes import Settings, changes, play
+from dualrs.evaluation.planning._changes import Settings, changes
 from dualrs.evaluation.planning._figures import Forecast, Model
 from dualrs.evaluation.planning._sample import Sample, noise_levels, take_sample
+from dualrs.evaluation.planning._simulation import simulate
 from dualrs.evaluation.planning._worlds import imagine
 from dualrs.evaluation.run import DEFAULTS
 from dualrs.evaluation.selection import evenly_spaced, shard_of
 from dualrs.progress import Progress
 from dualrs.smoothing import CertifyOptions, DualSmoothedClassifier
 
-_DRAWS = 2  # worlds of each input; the same for all changes, so that nothing but the change tells them apart
+_DRAWS, _DRAWS_OF_CHANGES, _MOST_DRAWS = 2, 1, 8  # worlds of each input
 
 
 def forecast(
@@ -31,8 +33,8 @@ def forecast(
     seed: int = 0,
     rules: Sequence[str] | None = None,
     global_sigmas: bool = True,
-    sample: int = 64,
-    votes: int = 200,
+    sample: int = 128,
+    votes: int = 100,
     seconds: float = 60.0,
     devices: Sequence[int] = (1, 2, 4, 8),
     price: float | None = None,
@@ -97,11 +99,15 @@ def forecast(
         seconds=seconds,
         seed=seed,
     )
-    worlds = imagine(taken.counts, [dataset.label(position) for position in taken.positions], _DRAWS)
-    bills = []
+    worlds = imagine(taken.counts, [dataset.label(position) for position in taken.positions], _MOST_DRAWS)
+    bills: list[Bill] = []
     with Progress("simulating", total=len(planned) * len(worlds), unit="images") as progress:
         for change in planned:
-            played = play(change, worlds, list(taken.counts), lambda: progress.advance(1))
+            if bills and change.methods is planned[0].methods and change.without is None:
+                bills.append(replace(bills[0], change=change))
+                continue
+            least = _DRAWS_OF_CHANGES if bills else _DRAWS
+            played = simulate(change, worlds, list(taken.counts), least, lambda: progress.advance(1))
             bills.append(Bill(change, played, taken))
     first, labels = bills[0], [drawn[0].label for drawn in worlds]
     works = [first.work(name, sigma) for name, sigma in noise_levels(model).items()]
@@ -141,6 +147,8 @@ def _chosen(dataset: Dataset, indices: Sequence[int] | None, shard: tuple[int, i
         raise ValueError("there is nothing to plan: the data set or `indices` is empty")
     if outside := [i for i in positions if not 0 <= i < len(dataset)]:
         raise IndexError(f"indices must lie in [0, {len(dataset)}); got {outside[0]}")
+    if len(set(positions)) < len(positions):
+        raise ValueError("an input is asked for twice: `indices` must differ")
     return shard_of(positions, *shard) if shard else positions
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from dualrs.evaluation.planning._figures import Estimate, Forecast, Option
 from dualrs.training.plan import duration
 
-_BUSY = 1.25  # a pace from which on the machine is called busy
+_BUSY = 1.5  # a pace from which on the machine is called busy
 
 
 def render(forecast: Forecast) -> Table:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import cast
 
@@ -19,16 +19,20 @@ from torch import Tensor
 from dualrs.certificates import VoteRequest, tally
 from dualrs.evaluation.planning._figures import Model
 from dualrs.progress import Progress
-from dualrs.sampling import Job, JobResult, ModelStats
+from dualrs.sampling import Engine, Job, JobResult, ModelStats, block_rows
 from dualrs.smoothing import SmoothedClassifier
 
-_GROUP = 8  # inputs that are voted on by one base classifier after the other; the first such are, however long it takes
-_BATCHES = 8  # that each base classifier evaluates at least, as far as the run has so much work for it
-_ROUNDS = 4  # between which the speed is compared
-_WARM_UP = -1  # the key of a job that only wakes the backends
+_FEWEST = 8  # inputs, however long they take
+_ROUNDS = 4  # in which the speed is measured, and compared
+_TURN = 0.5  # seconds of each base classifier in a round, about
 _OTHER_NOISE = (
     2**64
 )  # added to the run's seed: whoever chooses settings by a forecast must not have seen the run's votes
+
+Key = tuple[int, str]
+"""Of a job: the position of an input, and the name of a base classifier."""
+Clocks = dict[str, tuple[int, float]]
+"""By base classifier: evaluated rows, and the seconds that they took."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Sample:
         counts: by base classifier, votes (inputs, classes + 1); the last column counts those for no class.
         stats: by base classifier, on what it ran.
         seconds_per_row: by base classifier, in steady batches.
-        pace: the fastest and the slowest round by their mean.
-        startup_seconds: until the first steady batch.
+        pace: the least and the most time that a round took, by its mean.
+        startup_seconds: until every base classifier has had its first batch.
         loading_seconds: to read one input.
         seconds: that all of it took.
         peak_bytes: the most memory that the process ever had resident, and ``resident_bytes`` what it has now.
@@ -89,77 +93,63 @@ def take_sample(
     seconds: float,
     seed: int,
 ) -> Sample:
-    """Has every base classifier vote on inputs, and times it.
+    """Has every base classifier vote on inputs, and then times it on as many votes on one input as runs ask for.
 
     Args:
         model: as it is set up to run.
         positions: of the inputs.
         image: gives the input at a position.
-        votes: of each base classifier on each input; more where they would not fill enough batches.
+        votes: of each base classifier on each input.
         most_votes: that the run itself may want of one.
-        seconds: no further input is begun so many after the start-up, but for the first few.
+        seconds: no further input is begun after so many, but for the first few.
         seed: of the run.
     """
     began = time.perf_counter()
     order = [positions[i] for i in spread_out(len(positions))]
     first = image(order[0])
     engine, levels = model.engine(), noise_levels(model)
-    rows = {name: model.backend(name, first.shape).batch_size or engine.batch_size for name in levels}
-    votes = min(max(votes, -(-_BATCHES * max(rows.values()) // len(order))), most_votes)
-    reading: list[float] = []
-    woken = 0.0
+    votes, reading = min(votes, most_votes), [time.perf_counter() - began]
 
-    def job(key: tuple[int, str], x: Tensor, count: int) -> Job:
-        name = key[1]
-        return Job(key, x, {name: tally([VoteRequest(name, levels[name], count)])}, seed + _OTHER_NOISE)
+    def ballots(position: int, x: Tensor, counts: Mapping[str, int]) -> Iterator[Job]:
+        for name, sigma in levels.items():
+            ballot = tally([VoteRequest(name, sigma, counts[name])])
+            yield Job((position, name), x, {name: ballot}, seed + _OTHER_NOISE)
 
     def jobs() -> Iterator[Job]:
-        for name in levels:
-            yield job((_WARM_UP, name), first, 1)
-        # As in a run, a base classifier evaluates some batches before another has its turn: every change costs time.
-        for start in range(0, len(order), _GROUP):
-            if start and time.perf_counter() - began > woken + seconds:
+        started = time.perf_counter()
+        for done, position in enumerate(order):
+            if done >= _FEWEST and time.perf_counter() - started > seconds:
                 return
-            inputs = {}
-            for position in order[start : start + _GROUP]:
-                started = time.perf_counter()
-                inputs[position] = image(position)
-                reading.append(time.perf_counter() - started)
-            for name in levels:
-                for position, x in inputs.items():
-                    yield job((position, name), x, votes)
+            asked = time.perf_counter()
+            x = image(position)
+            reading.append(time.perf_counter() - asked)
+            yield from ballots(position, x, dict.fromkeys(levels, votes))
 
-    found: dict[int, dict[str, JobResult]] = {}
-    clocks: list[dict[str, tuple[int, float]]] = []
+    list(engine.run(ballots(order[0], first, dict.fromkeys(levels, 1))))
+    startup, woken = time.perf_counter() - began, _clocks(engine)
+    found: dict[Key, JobResult] = {}
     with Progress("measuring", total=len(order), unit="images") as progress:
         for result in engine.run(jobs()):
-            position, name = cast(tuple[int, str], result.key)
-            done = found.setdefault(position, {})
-            done[name] = result
-            if len(done) == len(levels):
-                if position == _WARM_UP:
-                    woken = time.perf_counter() - began
-                else:
-                    progress.advance(1)
-            # What was done before every backend had its first batch is no measure of speed.
-            if woken:
-                clocks.append({name: (each.slots, each.seconds) for name, each in engine.stats.items()})
-    del found[_WARM_UP]
-    steady = _between(clocks[0], clocks[-1])
-    # Where there was work for one batch only, that one has to do.
-    work = {name: now if now[0] else clocks[-1][name] for name, now in steady.items()}
-    per_row = {name: spent / slots for name, (slots, spent) in work.items()}
-    idle = sum(per_row[name] * slots for name, (slots, _) in clocks[0].items())
-    voted = sorted(found)
+            found[cast(Key, result.key)] = result
+            progress.advance(1 if len(found) % len(levels) == 0 else 0)
+    voted = sorted({position for position, _ in found})
+
+    # Noise is drawn in blocks, and a change of base classifiers takes time: both matter less in a run's long streams.
+    block = block_rows(first.shape)
+    long = {name: min(_rows_of_a_turn(each, block), most_votes) for name, each in engine.stats.items()}
+    turns = (dict.fromkeys(levels, 1), *[long] * _ROUNDS)
+    rounds = chain.from_iterable(ballots(order[0], first, counts) for counts in turns)
+    clocks = [_clocks(engine) for _ in engine.run(rounds)][len(levels) - 1 :]
+    per_row, pace = _speed(clocks, len(levels))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Sample(
         positions=tuple(voted),
         votes=votes,
-        counts={name: np.array([_counts(found[position][name], name) for position in voted]) for name in levels},
+        counts={name: np.array([_counts(found[position, name]) for position in voted]) for name in levels},
         stats=dict(engine.stats),
         seconds_per_row=per_row,
-        pace=_pace(clocks, per_row),
-        startup_seconds=max(0.0, woken - idle),
+        pace=pace,
+        startup_seconds=max(0.0, startup - sum(per_row[name] * slots for name, (slots, _) in woken.items())),
         loading_seconds=float(np.mean(reading)),
         seconds=time.perf_counter() - began,
         peak_bytes=peak,
@@ -168,28 +158,45 @@ def take_sample(
     )
 
 
-def _counts(result: JobResult, name: str) -> list[int]:
-    stage = result.outcomes[name].certificate.stages[0]
-    return [*stage.counts, stage.invalid]
+def _rows_of_a_turn(stats: ModelStats, block: int) -> int:
+    """Full batches and blocks of noise for about the seconds of a turn."""
+    per_row = stats.seconds / stats.slots
+    return max(block, stats.batch_size * max(1, round(_TURN / per_row / stats.batch_size)))
 
 
-def _between(
-    earlier: Mapping[str, tuple[int, float]], later: Mapping[str, tuple[int, float]]
-) -> dict[str, tuple[int, float]]:
-    """Rows and seconds of each base classifier from one moment to another."""
+def _clocks(engine: Engine) -> Clocks:
+    """Rows and seconds of each base classifier by now."""
+    return {name: (each.slots, each.seconds) for name, each in engine.stats.items()}
+
+
+def _between(earlier: Clocks, later: Clocks) -> Clocks:
     return {name: (slots - earlier[name][0], spent - earlier[name][1]) for name, (slots, spent) in later.items()}
 
 
-def _pace(clocks: Sequence[Mapping[str, tuple[int, float]]], per_row: Mapping[str, float]) -> tuple[float, float]:
-    """How much less and how much more than its mean time a part of the work took."""
-    marks = [clocks[i] for i in np.linspace(0, len(clocks) - 1, _ROUNDS + 1).astype(int)]
+def _speed(clocks: Sequence[Clocks], bases: int) -> tuple[dict[str, float], tuple[float, float]]:
+    """Seconds for a row of each base classifier, and how much less and more than its mean time a round took.
+
+    Args:
+        clocks: when every backend had had its first batch, which is no measure of speed, and after each job.
+        bases: how many jobs make a round.
+    """
+    steady = _between(clocks[0], clocks[-1])
+    # Where there was work for one batch only, that one has to do.
+    work = {name: now if now[0] else clocks[-1][name] for name, now in steady.items()}
+    per_row = {name: spent / slots for name, (slots, spent) in work.items()}
     ratios = [1.0]
-    for earlier, later in pairwise(marks):
-        work = _between(earlier, later)
-        expected = sum(per_row[name] * slots for name, (slots, _) in work.items())
+    for earlier, later in pairwise(clocks[::bases]):
+        done = _between(earlier, later)
+        expected = sum(per_row[name] * slots for name, (slots, _) in done.items())
         if expected > 0:
-            ratios.append(sum(spent for _, spent in work.values()) / expected)
-    return min(ratios), max(ratios)
+            ratios.append(sum(spent for _, spent in done.values()) / expected)
+    return per_row, (min(ratios), max(ratios))
+
+
+def _counts(result: JobResult) -> list[int]:
+    (outcome,) = result.outcomes.values()
+    stage = outcome.certificate.stages[0]
+    return [*stage.counts, stage.invalid]
 
 
 def _resident() -> int | None:
