@@ -23,21 +23,22 @@ class Watched(ArrayDataset):
         return super().label(i)
 
 
-def half_space(axis, seconds=0.0):
+def half_space(axis, pause=None):
     def logits(batch):
-        time.sleep(seconds)
+        if pause is not None and pause.exists():
+            time.sleep(0.02)
         margin = batch.flatten(1)[:, axis] - 0.5
         return torch.stack([-margin, margin], dim=1)
 
     return logits
 
 
-def certify(folder, runner=None, seconds=0.0):
-    """Certifies all inputs; ``seconds`` are what a batch takes, and change nothing else."""
+def certify(folder, runner=None, pause=None):
+    """Certifies all inputs; slowly, which changes nothing else, as long as the file ``pause`` is there."""
     images = np.random.default_rng(0).integers(0, 256, (INPUTS, 1, 2, 1), dtype=np.uint8)
     dataset = Watched("toy", "test", images, np.zeros(INPUTS, dtype=np.int64), ("low", "high"))
-    experts = dict.fromkeys((0.25, 0.5), half_space(0, seconds))
-    model = DualSmoothedClassifier(half_space(1, seconds), 0.5, experts, 2, batch_size=32)
+    experts = dict.fromkeys((0.25, 0.5), half_space(0, pause))
+    model = DualSmoothedClassifier(half_space(1, pause), 0.5, experts, 2, batch_size=32)
     return evaluate(model, dataset, folder=folder, runner=runner, model_digest="toy", **BUDGET)
 
 
@@ -46,4 +47,5 @@ if __name__ == "__main__":
 
     store.FLUSH_SECONDS = 0.2
     runner = RayRunner(address=sys.argv[2], workers=2, patience=60.0)
-    sys.exit(0 if certify(Path(sys.argv[1]), runner, seconds=0.002).complete else 1)
+    folder = Path(sys.argv[1])
+    sys.exit(0 if certify(folder, runner, folder.with_name("pause")).complete else 1)

@@ -144,7 +144,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_exit_code_says_so(cluster
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(bundle, cluster, tmp_path):
-    command = dualrs("certify", bundle, "--data", "fashion-mnist-sample", "--images", 24, "--n", 5_000, "--output")
+    command = dualrs("certify", bundle, "--data", "fashion-mnist-sample", "--images", 12, "--n", 20_000, "--output")
     there = [*command, str(tmp_path / "run"), "--engine", "ray", "--address", cluster.address, "--workers", "2"]
     process = subprocess.Popen(there, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not list((tmp_path / "run").glob("parts/*.parquet")):
@@ -154,10 +154,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(bundle, cluster, tmp_p
     assert process.returncode == 130, said
     assert "run the same command again" in " ".join(said.split())
     finished = load_run(tmp_path / "run")["idx"].n_unique()
-    assert 0 < finished < 24
+    assert 0 < finished < 12
     again = subprocess.run(there, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert f"{finished} of 24 inputs are finished already" in again.stderr
+    assert f"{finished} of 12 inputs are finished already" in again.stderr
     alone = subprocess.run([*command, str(tmp_path / "alone")], capture_output=True, text=True, check=False)
     assert alone.returncode == 0, alone.stderr
     assert_frame_equal(load_run(tmp_path / "run").drop("seconds"), load_run(tmp_path / "alone").drop("seconds"))

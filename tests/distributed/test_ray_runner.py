@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarn
 
 @pytest.fixture
 def runner(cluster):
-    return RayRunner(address=cluster.address, workers=2, patience=5.0)
+    return RayRunner(address=cluster.address, workers=2)
 
 
 def outcomes(runner, work, items):
@@ -38,13 +38,14 @@ def test_killed_workers_are_replaced(runner, toys, tmp_path):
         for each in crew.run(toys.items(400)):
             found.append(each)
             if len(found) in (50, 100, 150):
-                pid = next(about["process"] for about in crew.record()["workers"] if about["process"] not in killed)
-                os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
+                alive = {about["process"] for about in crew.record()["workers"]} - killed
+                for pid in list(alive)[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
         record = crew.record()
     assert {each.key: each for each in found} == squares(400)
     assert len(found) == 400
-    assert sum(record["lost_workers"].values()) == 3
+    assert sum(record["lost_workers"].values()) == len(killed) > 0
 
 
 def test_a_node_may_go_and_another_come(runner, cluster, toys, tmp_path):
@@ -105,9 +106,12 @@ def test_workers_that_are_always_out_of_memory_end_the_work_with_the_reason(clus
 
 def test_workers_with_other_functions_take_no_part(cluster, toys, tmp_path):
     runner = RayRunner(address=cluster.address, workers=2, most_failures=1)
-    found, crew, _ = outcomes(runner, toys.Squaring(tmp_path, seconds=0.02, kinds=("cpu", "cuda")), toys.items(400))
-    assert found == squares(400)
-    (reason,) = crew.record()["lost_workers"]
+    with runner.hire(toys.Squaring(tmp_path, seconds=0.01, kinds=("cpu", "cuda"))) as crew:
+        for found in crew.run(toys.items(100_000)):
+            assert found.result == found.key**2
+            if crew.record()["lost_workers"]:
+                break
+        (reason,) = crew.record()["lost_workers"]
     assert "other functions" in reason
     assert "cuda" in reason
 
