@@ -54,6 +54,14 @@ def test_idle_workers_get_copies_of_what_others_are_at_and_the_first_result_coun
     assert dispatcher.finished
 
 
+def test_a_result_that_was_not_asked_for_is_ignored():
+    dispatcher = Dispatcher(items(2))
+    assert not dispatcher.done("stranger", 0)
+    assert keys(dispatcher.share("a", 1)) == [0]
+    assert not dispatcher.done("a", 1)
+    assert keys(dispatcher.share("b", 1)) == [1]
+
+
 def test_an_item_that_workers_are_lost_by_is_given_up_and_takes_no_other_with_it():
     dispatcher = Dispatcher(items(40), most_losses=3)
     finished, given_up = set(), {}

@@ -32,6 +32,12 @@ def test_results_are_those_of_one_process(runner, toys, tmp_path):
     assert crew.stats["squarer"].votes >= 500  # a few were done twice
 
 
+def test_a_crew_may_be_given_other_items_while_a_worker_is_still_at_those_before(runner, toys, tmp_path):
+    with runner.hire(toys.Squaring(tmp_path, seconds=0.05)) as crew:
+        assert {each.key: each for each in crew.run(toys.items(20))} == squares(20)
+        assert {each.key: each for each in crew.run(toys.items(30))} == squares(30)
+
+
 def test_killed_workers_are_replaced(runner, toys, tmp_path):
     with runner.hire(toys.Squaring(tmp_path, seconds=0.01)) as crew:
         found, killed = [], set()

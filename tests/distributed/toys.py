@@ -13,14 +13,14 @@ from dualrs.sampling import Done, Item, ModelStats, Work
 
 @dataclass
 class Squaring(Work):
-    """Squares keys, `width` of them at a time.
+    """Squares what items are about, `width` of them at a time.
 
     Args:
         folder: where what has happened is noted, to be known to all processes.
         seconds: that each takes.
-        poison: keys at which a process is killed.
-        failing: keys at which it raises.
-        hanging: keys at which it hangs, the first time.
+        poison: at which of these a process is killed.
+        failing: at which it raises.
+        hanging: at which it hangs, the first time.
         out_of_memory: how often it is out of memory, in all processes together.
         kinds: the functions of the first, the second, … process; the last for all others.
     """
@@ -50,18 +50,18 @@ class Squaring(Work):
 
     def _square(self, under_way):
         time.sleep(self.seconds)
-        keys = {item.key for item in under_way}
-        if keys & set(self.poison):
+        those = {item.about for item in under_way}
+        if those & set(self.poison):
             os.kill(os.getpid(), signal.SIGKILL)
-        if keys & set(self.failing):
-            raise ValueError(f"cannot square {keys & set(self.failing)}")
-        if keys & set(self.hanging) and self._count("hung") == 1:
+        if those & set(self.failing):
+            raise ValueError(f"cannot square {those & set(self.failing)}")
+        if those & set(self.hanging) and self._count("hung") == 1:
             time.sleep(1000)
         if self.out_of_memory and self._count("memory") <= self.out_of_memory:
             raise torch.OutOfMemoryError("of the GPU, 80 GiB are in use")
         stats = self.stats.setdefault("squarer", ModelStats(device="cpu"))
         stats.votes, stats.slots = stats.votes + 1, stats.slots + 1
-        return under_way[0].key ** 2
+        return under_way[0].about ** 2
 
     def _count(self, what):
         """How often this has happened, by now."""
@@ -72,4 +72,4 @@ class Squaring(Work):
 
 
 def items(count):
-    return (Item(key, torch.tensor([float(key)])) for key in range(count))
+    return (Item(key, torch.tensor([float(key)]), about=key) for key in range(count))

@@ -60,8 +60,11 @@ class Dispatcher:
         return given
 
     def done(self, worker: Hashable, key: int) -> bool:
-        """Takes note of a result; False if there was one already, and this one is to be ignored."""
-        self._held[worker].discard(key)
+        """Takes note of a result; False if it is to be ignored: there was one already, or it was never asked for."""
+        held = self._held.get(worker, set())
+        if key not in held:
+            return False
+        held.discard(key)
         self._let_go(key)
         self._losses.pop(key, None)
         return self._under_way.pop(key, None) is not None

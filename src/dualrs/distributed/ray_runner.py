@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -10,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dualrs.distributed.dispatcher import Dispatcher
@@ -111,6 +112,7 @@ class _Crew:
         self._places = [_Place(number) for number in range(places)]
         self._stats_of_gone: dict[str, ModelStats] = {}
         self._lost: Counter[str] = Counter()
+        self._numbers = itertools.count()
         self.functions: Mapping[str, Any] = {}
 
     @property
@@ -140,10 +142,22 @@ class _Crew:
 
     def run(self, items: Iterable[Item]) -> Iterator[Done | Failed]:
         """See `dualrs.sampling.Crew.run`."""
-        dispatcher = Dispatcher(items)
+        keys: dict[int, int] = {}
+        dispatcher = Dispatcher(self._numbered(items, keys))
         for place in self._places:
             if place.ready:
                 self._ask(place, dispatcher.share(place.number, 1))
+        for found in self._results(dispatcher):
+            yield replace(found, key=keys.pop(found.key))
+
+    def _numbered(self, items: Iterable[Item], keys: dict[int, int]) -> Iterator[Item]:
+        """Items under numbers that no other item of this crew has had: a worker may still be at one of an earlier run."""
+        for item in items:
+            number = next(self._numbers)
+            keys[number] = item.key
+            yield replace(item, key=number)
+
+    def _results(self, dispatcher: Dispatcher) -> Iterator[Done | Failed]:
         while not dispatcher.finished:
             for place in self._answered():
                 yield from self._hear(place, dispatcher)
