@@ -195,7 +195,7 @@ def distributed(record: Record) -> str:
     targets, rows = record["targets"], []
     if part := record.get("speedup"):
         settings, ratios = part["settings"], part["ratios"]
-        what = f"two workers ÷ one, {settings['images']} images, n = {settings['n']:,}, a thread each"
+        what = f"two workers ÷ one, {settings['images']} images, n = {settings['n']:,}, a processor each"
         found = f"{part['median']:.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
         rows.append([what, found, f"≥ {targets['speedup']:g}: {_met(part['median'] >= targets['speedup'])}"])
     if part := record.get("overhead"):
