@@ -183,10 +183,11 @@ def forecast(record: Record) -> str:
     return paragraphs(
         f"Forecast divided by fact: `dualrs.evaluation.forecast` from {settings['sample']} images at most, and the run "
         f"of the same images right after it, in {settings['turns']} turns on other images each: medians, the least and "
-        f"the most, and mean radii. α = {settings['alpha']:g}, without the start-up. {_priority(record)}".rstrip(),
+        f"the most, and mean radii. α = {settings['alpha']:g}, without the start-up. What else the machine does "
+        f"changes between the two, and moves the seconds alone. {_priority(record)}".rstrip(),
         table(["", "images", "votes", "seconds", "mean radius"], rows),
         f"The votes of {inside} of the {len(turns)} runs lie between the ends that their forecasts gave for 95 %. "
-        f"Peak memory of `dualrs plan` by that of `dualrs certify`: {memory}.",
+        f"The peak memory that `dualrs plan` tells, divided by that of `dualrs certify`: {memory}.",
     )
 
 

@@ -44,6 +44,8 @@ def test_indices_come_from_a_file_too(tmp_path):
         ("1-2-3", "got '1-2-3'"),
         ("5-3", "from low to high; got '5-3'"),
         ("1,4,0-2", "got 1 twice"),
+        ("0-9,20,3-5", "got 3 twice"),
+        ("7,7", "got 7 twice"),
         ("nowhere.txt", r"a list such as 0-99,200 or a file .*; got 'nowhere.txt' \(No such file"),
         ("x" * 10_000, "too long"),
     ],

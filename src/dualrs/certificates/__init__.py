@@ -14,7 +14,7 @@ from dualrs.certificates.certificate import Certificate, Procedure, Route, Stage
 from dualrs.certificates.gaussian import gaussian_probability, gaussian_radius, max_radius
 from dualrs.certificates.margins import exclusion_radius, margin_radius
 from dualrs.certificates.procedures import certify, dual_certify, dual_predict, expert_name, predict, tally
-from dualrs.certificates.race import Goal, deadline
+from dualrs.certificates.race import Goal, Watch, deadline
 from dualrs.certificates.routed import adaptive_certify, routed_certify
 from dualrs.certificates.sequences import (
     ConfidenceSequence,
@@ -38,6 +38,7 @@ __all__ = [
     "SpendingSequence",
     "StageCounts",
     "VoteRequest",
+    "Watch",
     "adaptive_certify",
     "certify",
     "clopper_pearson_lower",

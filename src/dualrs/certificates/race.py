@@ -7,13 +7,17 @@ certificate wrong: it only decides what a certificate costs, and how large it be
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualrs.certificates._arguments import non_negative, positive
-from dualrs.certificates.certificate import Route, VoteRequest
+from dualrs.certificates.certificate import Certificate, Route, VoteRequest
 from dualrs.certificates.evidence import Evidence
+
+Watch: TypeAlias = Callable[[Certificate], bool | None]
+"""Is shown a certificate; True says that it is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class Goal:
         target: Stop as soon as it is decided whether the radius exceeds this, finite and at least 0; None
             asks for the radius itself. At 0 this is prediction with abstention.
         out_of_time: Asked between requests; True ends the procedure with what is proved by then.
+        watch: Is shown, after every request that may prove more, the certificate that holds by then; True ends the
+            procedure with it. All that are shown hold together with the confidence of one.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -35,6 +41,7 @@ class Goal:
     tolerance: float = 0.0
     target: float | None = None
     out_of_time: Callable[[], bool] | None = None
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         non_negative("tolerance", self.tolerance)
@@ -44,7 +51,7 @@ class Goal:
     @property
     def full(self) -> bool:
         """Whether the classifier's cap is spent in any case, so that its bound needs no earlier look."""
-        return not self.tolerance and self.target is None and self.out_of_time is None
+        return not self.tolerance and self.target is None and self.out_of_time is None and self.watch is None
 
     def reached(self, proved: float, likely: float, forecast: float, slack: float = 0.0) -> bool:
         """Tell whether no more votes are wanted.
@@ -119,14 +126,20 @@ class Way:
         )
 
 
-def draw(ways: Sequence[Way], goal: Goal, slack: float = 0.0) -> Generator[VoteRequest, NDArray[np.int64], None]:
+def draw(
+    ways: Sequence[Way], goal: Goal, conclude: Callable[[], Certificate], slack: float = 0.0
+) -> Generator[VoteRequest, NDArray[np.int64], Certificate]:
     """Draw votes until the goal is reached or no more may be drawn: always for the weakest candidate.
 
     Args:
         ways: All candidates, the selected one first; of equally weak ones the first gets votes.
         goal: When to stop.
+        conclude: Gives the certificate that follows from what the candidates prove so far.
         slack: The gain for which a model that has had its cap's worth of votes gets no more, once the selected
             expert has had all of its own; of a part of the cap, that part.
+
+    Returns:
+        The certificate.
     """
     selected = ways[0].agreement.votes
     while True:
@@ -136,5 +149,7 @@ def draw(ways: Sequence[Way], goal: Goal, slack: float = 0.0) -> Generator[VoteR
         evidence = weakest.worth_drawing(goal.needed(forecast))
         worthless = slack * evidence.votes.trials / evidence.votes.cap if evidence and selected.exhausted else 0.0
         if evidence is None or goal.reached(weakest.proved(), likely, forecast, worthless):
-            return
+            return conclude()
         yield from evidence.votes.draw()
+        if goal.watch is not None and goal.watch(certificate := conclude()):
+            return certificate

@@ -128,10 +128,12 @@ def _adaptive(sigma: float, model: str, plan: "_Plan") -> Procedure:
     votes = Votes("estimation", model, sigma, plan.selected_steps, len(pilot.counts), pilot)
     label = int(np.argmax(pilot.counts))
     way = Way(sigma, plan.agreement(votes, label, FailureBudget(plan.alpha), 1.0))
-    yield from draw([way], plan.goal)
-    radius = way.proved()
-    stages = (pilot, *way.agreement.record())
-    return Certificate(label if radius > 0 else None, radius, sigma, plan.alpha, "adaptive", stages, expert=model)
+
+    def conclude() -> Certificate:
+        radius, stages = way.proved(), (pilot, *way.agreement.record())
+        return Certificate(label if radius > 0 else None, radius, sigma, plan.alpha, "adaptive", stages, expert=model)
+
+    return (yield from draw([way], plan.goal, conclude))
 
 
 def _routed(
@@ -156,28 +158,30 @@ def _routed(
             exclusion = plan.exclusion(choosing, top, i, budget, _EXCLUSION)
             votes = Votes(f"{expert}/agreement", expert, sigma, plan.steps, classes)
             ways[i] = Way(sigma, plan.agreement(votes, label, budget, 1.0 - _EXCLUSION), exclusion)
-    yield from draw(list(ways.values()), plan.goal, _SLACK * sigma_e)
 
-    routes = tuple(ways[i].route() for i in range(len(sigmas)))
-    radius = min(way.proved() for way in ways.values())
-    # The estimator's votes are one stage, whichever candidate they are read for.
-    proofs = {
-        (evidence.votes.stage, evidence.votes.sigma): evidence.record()
-        for way in ways.values()
-        for evidence in way.evidence
-    }
-    return Certificate(
-        label if radius > 0 else None,
-        radius,
-        sigmas[top],
-        plan.alpha,
-        "routed",
-        (choice, pilot, *chain.from_iterable(proofs.values())),
-        estimator_radius=min((route.exclusion_radius for i, route in enumerate(routes) if i != top), default=None),
-        classifier_radius=routes[top].agreement_radius,
-        routes=routes,
-        expert=experts[top],
-    )
+    def conclude() -> Certificate:
+        routes = tuple(ways[i].route() for i in range(len(sigmas)))
+        radius = min(way.proved() for way in ways.values())
+        # The estimator's votes are one stage, whichever candidate they are read for.
+        proofs = {
+            (evidence.votes.stage, evidence.votes.sigma): evidence.record()
+            for way in ways.values()
+            for evidence in way.evidence
+        }
+        return Certificate(
+            label if radius > 0 else None,
+            radius,
+            sigmas[top],
+            plan.alpha,
+            "routed",
+            (choice, pilot, *chain.from_iterable(proofs.values())),
+            estimator_radius=min((route.exclusion_radius for i, route in enumerate(routes) if i != top), default=None),
+            classifier_radius=routes[top].agreement_radius,
+            routes=routes,
+            expert=experts[top],
+        )
+
+    return (yield from draw(list(ways.values()), plan.goal, conclude, _SLACK * sigma_e))
 
 
 class _Plan(NamedTuple):

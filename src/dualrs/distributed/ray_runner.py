@@ -151,7 +151,7 @@ class _Crew:
             yield replace(found, key=keys.pop(found.key))
 
     def _numbered(self, items: Iterable[Item], keys: dict[int, int]) -> Iterator[Item]:
-        """Items under numbers that no other item of this crew has had: a worker may still be at one of an earlier run."""
+        """Items under numbers that no other of this crew has had: a worker may still be at one of an earlier run."""
         for item in items:
             number = next(self._numbers)
             keys[number] = item.key

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dualrs.evaluation.selection import format_indices, parse_indices
+from dualrs.evaluation.indices import Indices
+from dualrs.evaluation.selection import format_indices, parse_ranges
 from dualrs.files import write_json
 from dualrs.settings import changes
 
@@ -38,8 +40,8 @@ class Manifest:
     """
 
     made_with: Mapping[str, Any]
-    requested: frozenset[int]
-    whole: frozenset[int]
+    requested: Set[int]
+    whole: Set[int]
     sessions: tuple[Mapping[str, Any], ...] = ()
     certificates: tuple[str, ...] = ()
 
@@ -83,8 +85,8 @@ def read_manifest(path: Path) -> Manifest:
             raise ValueError(f"it has format {content['format']}; this version of dualrs reads {_FORMAT}")
         manifest = Manifest(
             made_with=content["made_with"],
-            requested=frozenset(parse_indices(content["requested"])),
-            whole=frozenset(parse_indices(content["whole"])),
+            requested=_indices(content["requested"]),
+            whole=_indices(content["whole"]),
             sessions=tuple(content["sessions"]),
             certificates=tuple(content["certificates"]),
         )
@@ -93,6 +95,10 @@ def read_manifest(path: Path) -> Manifest:
         reason = f"{type(error).__name__}: {error}"
         raise RunError(f"{path} does not describe a run ({reason}): restore it, or overwrite the run") from error
     return manifest
+
+
+def _indices(text: str) -> Indices:
+    return Indices(chain.from_iterable(parse_ranges(text)))
 
 
 def _decisive(made_with: Mapping[str, Any]) -> dict[str, Any]:

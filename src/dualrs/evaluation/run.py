@@ -18,6 +18,7 @@ from dualrs.data import Dataset
 from dualrs.evaluation import metadata as describe
 from dualrs.evaluation.baselines import BASELINES, baseline_procedures
 from dualrs.evaluation.certifying import Certifying
+from dualrs.evaluation.indices import Indices
 from dualrs.evaluation.manifest import Manifest, RunError
 from dualrs.evaluation.runs import Evaluation
 from dualrs.evaluation.selection import shard_of
@@ -164,8 +165,8 @@ def evaluate(
                 "data": describe.describe_data(dataset),
                 "engine": crew.functions,
             },
-            requested=(requested := frozenset(published[position] for position in chosen)),
-            whole=requested if shard is None else frozenset(published[position] for position in positions),
+            requested=(requested := Indices(published[position] for position in chosen)),
+            whole=requested if shard is None else Indices(published[position] for position in positions),
         )
         begun = describe.describe_session({about["device"] for about in crew.functions.values()}, info or {})
         path, started = None if folder is None else Path(folder), time.perf_counter()
@@ -219,7 +220,7 @@ def _positions(dataset: Dataset, indices: Sequence[int] | None, published: Seque
         raise ValueError("there is nothing to certify: the data set or `indices` is empty")
     if outside := [i for i in positions if not 0 <= i < len(dataset)]:
         raise IndexError(f"indices must lie in [0, {len(dataset)}); got {outside[0]}")
-    if len({published[i] for i in positions}) < len(positions):
+    if len(Indices(published[i] for i in positions)) < len(positions):
         raise ValueError(
             "an input is asked for twice: `indices`, and the positions in the published split, must differ"
         )

@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from dualrs.evaluation.indices import Indices
 from dualrs.evaluation.keeping import Keeping
 from dualrs.evaluation.manifest import MANIFEST, Manifest, RunError, read_manifest
 from dualrs.evaluation.metadata import describe_run
@@ -122,7 +124,7 @@ def merge_runs(paths: Sequence[str | Path], output: str | Path, *, overwrite: bo
     rows = rows.unique(pl.exclude("seconds"), keep="first", maintain_order=True)
     for idx, method in rows.filter(pl.struct("idx", "method").is_duplicated()).select("idx", "method").iter_rows():
         raise RunError(f"the runs cannot be merged: their certificates of input {idx} by {method!r} differ")
-    whole = frozenset[int]().union(*(manifest.whole for manifest in manifests))
+    whole = Indices(chain.from_iterable(manifest.whole for manifest in manifests))
     sessions = sorted((each for manifest in manifests for each in manifest.sessions), key=lambda each: each["started"])
     merged = Manifest(manifests[0].made_with, requested=whole, whole=whole, sessions=tuple(sessions))
     evaluation = evaluation_of(merged, rows, output)
@@ -147,13 +149,13 @@ def evaluation_of(
 def _evaluation_of(
     manifest: Manifest, table: pl.DataFrame, folder: Path | None, failed: Mapping[int, Failed] | None = None
 ) -> Evaluation:
-    missing = manifest.requested.difference(table["idx"])
+    missing = frozenset(manifest.requested - Indices(table["idx"]))
     about = describe_run(manifest, table)
     return Evaluation(table, not missing, len(manifest.requested), about, folder, missing, failed or {})
 
 
 def read_rows(folder: Path, manifest: Manifest) -> tuple[pl.DataFrame, list[Path]]:
-    """Gives the rows of all inputs that a run has finished, without the oracle's, and the parts that are broken.
+    """Gives the rows of all inputs that a run has finished, by `idx` and without the oracle's, and the broken parts.
 
     Raises:
         ResultsError, RunError: the file of certificates is damaged or was altered.
@@ -163,8 +165,8 @@ def read_rows(folder: Path, manifest: Manifest) -> tuple[pl.DataFrame, list[Path
 
 
 def _finished(tables: Sequence[pl.DataFrame], manifest: Manifest) -> pl.DataFrame:
-    """The rows of all inputs that have all methods, each once, without the oracle's."""
-    rows = pl.concat([table_of([]), *tables])
+    """The rows of all inputs that have all methods, each once, ordered by `idx`, without the oracle's."""
+    rows = pl.concat([table_of([]), *tables]).sort("idx", maintain_order=True)
     if not (known := rows["method"].is_in(manifest.methods)).all():
         rows = rows.filter(known)
     if _is_whole(rows, manifest.methods):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
+
+from dualrs.evaluation.indices import Indices
 
 _LIST = re.compile(r"[\d\s,-]*")
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -27,7 +29,17 @@ def parse_indices(text: str) -> list[int]:
         >>> parse_indices("0-3, 20")
         [0, 1, 2, 3, 20]
     """
-    found: list[int] = []
+    return list(chain.from_iterable(parse_ranges(text)))
+
+
+def parse_ranges(text: str) -> list[range]:
+    """Reads such a list without its numbers being spelt out; raises as `parse_indices` does.
+
+    Examples:
+        >>> parse_ranges("0-3, 20")
+        [range(0, 4), range(20, 21)]
+    """
+    found: list[range] = []
     for part in text.split(","):
         ends = _RANGE.fullmatch(part.strip())
         if not ends:
@@ -36,9 +48,10 @@ def parse_indices(text: str) -> list[int]:
         last = first if ends[2] is None else int(ends[2])
         if last < first:
             raise ValueError(f"a range of indices goes from low to high; got {part.strip()!r}")
-        found += range(first, last + 1)
-    if twice := [i for i, times in Counter(found).items() if times > 1]:
-        raise ValueError(f"indices must be named once each; got {twice[0]} twice")
+        found.append(range(first, last + 1))
+    for before, after in pairwise(sorted(found, key=lambda each: each.start)):
+        if after.start < before.stop:
+            raise ValueError(f"indices must be named once each; got {after.start} twice")
     return found
 
 
@@ -68,13 +81,8 @@ def format_indices(indices: Iterable[int]) -> str:
         >>> format_indices([20, 0, 1, 2, 3])
         '0-3,20'
     """
-    runs: list[list[int]] = []
-    for i in sorted(indices):
-        if runs and i == runs[-1][1] + 1:
-            runs[-1][1] = i
-        else:
-            runs.append([i, i])
-    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs)
+    known = indices if isinstance(indices, Indices) else Indices(indices)
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in known.runs())
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import polars as pl
 
+from dualrs.evaluation.indices import Indices
 from dualrs.evaluation.keeping import Keeping
 from dualrs.evaluation.manifest import Manifest, RunError, read_manifest
 from dualrs.evaluation.runs import RUN, Evaluation, evaluation_of, read_rows, write_run
@@ -60,7 +61,7 @@ class Store(ABC, Generic[T]):
         self.failed: dict[int, Failed] = {}
         self._failures_written = 0
         self._writing, self._started = Lock(), time.perf_counter()
-        self.done: set[int] = set()
+        self.done = Indices()
         if folder and not overwrite:
             self._take_up(folder)
         self._found = len(self.done)
@@ -105,6 +106,7 @@ class Store(ABC, Generic[T]):
         manifest, folder = self._manifest(), self._folder if self.done else None
         rows = self._read(folder, manifest)[0] if folder else pl.concat([self._table([]), *self._tables])
         found = self._sum_up(rows, manifest, folder)
+        del rows  # which may be half of all memory
         if folder and (self._finished or not self.keeping.is_settled(folder)):
             try:
                 if not self.failed:
@@ -148,7 +150,7 @@ class Store(ABC, Generic[T]):
             )
         rows, broken = self._read(folder, found)
         self.keeping.parts_of(folder, found.key).set_aside(broken)
-        self.done, self._is_new = set(rows["idx"]), False
+        self.done, self._is_new = Indices(rows["idx"]), False
         requested, whole = found.requested | self.manifest.requested, found.whole | self.manifest.whole
         self.manifest = replace(found, requested=requested, whole=whole)
 

@@ -72,6 +72,8 @@ class Engine:
         batch_size: rows per batch; changes speed, not results.
         outputs: how many logits a model must give, by name; models not named may give any number.
         noise: makes the noisy copies. What it draws decides every count.
+        at_once: how many jobs are taken up as soon as they are there, though the first would fill the batches: who
+            answers many at a time lets none wait for another.
 
     Attributes:
         stats: by model name.
@@ -86,11 +88,14 @@ class Engine:
         batch_size: int = 256,
         outputs: Mapping[str, int] | None = None,
         noise: NoiseSource = _FLOAT_NOISE,
+        at_once: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        if at_once < 1:
+            raise ValueError(f"at_once must be at least 1; got {at_once}")
         self._backend_for = backend_for
-        self.batch_size = batch_size
+        self.batch_size, self._at_once = batch_size, at_once
         self._outputs = outputs or {}
         self.noise = noise
         self.stats: dict[str, ModelStats] = {}
@@ -98,8 +103,9 @@ class Engine:
     def run(self, jobs: Iterable[Job] | Intake[Job]) -> Iterator[JobResult]:
         """Yields each job's result as soon as it is complete, in the order of completion.
 
-        Jobs are taken up one at a time and only while batches would not be full, so any number may be
-        given lazily, or come in meanwhile. Leaving the iteration early keeps all results yielded so far valid.
+        Jobs are taken up one at a time and only while batches would not be full (or up to ``at_once`` of them), so any
+        number may be given lazily, or come in meanwhile. Leaving the iteration early keeps all results yielded so far
+        valid.
 
         Raises:
             ValueError: inputs of different shapes, or whatever a procedure, a backend or the noise refuses.
@@ -116,7 +122,7 @@ class Engine:
         )
         while True:
             # Only an engine that has nothing to do waits for a job.
-            while not run.has_full_batch() and (job := jobs.take(wait=not run.has_work())) is not None:
+            while run.has_room(self._at_once) and (job := jobs.take(wait=not run.has_work())) is not None:
                 run.admit(job)
                 yield from run.finished()
             if not run.evaluate_fullest():
@@ -143,6 +149,7 @@ class _Run:
         self._waiting: dict[Stream, list[_Task]] = {}
         self._finished: list[JobResult] = []
         self._shape: torch.Size | None = None
+        self._under_way = 0
 
     def admit(self, job: Job) -> None:
         if not job.procedures:
@@ -155,6 +162,7 @@ class _Run:
                 f"input {job.key!r} has {tuple(job.x.shape)}"
             )
         active = _ActiveJob(job, self._noise, self._pool)
+        self._under_way += 1
         for name, procedure in job.procedures.items():
             self._advance(_Task(name, procedure, active), None)
 
@@ -162,8 +170,11 @@ class _Run:
         results, self._finished = self._finished, []
         yield from results
 
-    def has_full_batch(self) -> bool:
-        return any(model.pending >= model.batch_size for model in self._models.values())
+    def has_room(self, at_once: int) -> bool:
+        """Whether another job is to be taken up: to fill a batch, or because so many are served at once."""
+        if self._under_way < at_once:
+            return True
+        return not any(model.pending >= model.batch_size for model in self._models.values())
 
     def has_work(self) -> bool:
         return any(model.pending for model in self._models.values())
@@ -207,6 +218,7 @@ class _Run:
         if len(job.outcomes) == len(job.job.procedures):
             ordered = {name: job.outcomes[name] for name in job.job.procedures}
             self._finished.append(JobResult(job.job.key, ordered))
+            self._under_way -= 1
 
     def _model(self, name: str) -> ModelQueue:
         if name not in self._models:

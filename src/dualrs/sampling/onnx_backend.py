@@ -64,12 +64,25 @@ class OnnxBackend:
         return as_logits(self._session.run([self._output], {self._input: batch.numpy()})[0], len(batch))
 
 
-def export_onnx(module: nn.Module, example: Tensor) -> bytes:
-    """The module as an ONNX model that takes batches of exactly the example's shape."""
+def export_onnx(module: nn.Module, example: Tensor, *, any_batch: bool = False) -> bytes:
+    """The module as an ONNX model that takes batches of exactly the example's shape.
+
+    Args:
+        module: in eval mode.
+        example: a batch.
+        any_batch: let the model take batches of any size instead; the example must then hold two rows or more.
+    """
+    shapes = ({0: torch.export.Dim("batch")},) if any_batch else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         program = torch.onnx.export(
-            module, (example,), input_names=["input"], output_names=["logits"], dynamo=True, verbose=False
+            module,
+            (example,),
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
         )
     if program is None:
         raise ValueError("torch.onnx.export returned no model")

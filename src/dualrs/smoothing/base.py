@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +13,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from dualrs.certificates import Certificate, Procedure
+from dualrs.certificates import Certificate, Procedure, Watch
 from dualrs.models import Bundle, InputSpec, Part, at_sigma, save_bundle, weights_digest
 from dualrs.sampling import Backend, Base, Engine, Job, make_backend, make_noise
+from dualrs.smoothing.hub import HubMethods
 from dualrs.smoothing.options import CertifyOptions, Execution
 
 CLASSIFIER = "classifier"
@@ -26,7 +27,7 @@ ESTIMATOR = "estimator"
 """The name by which procedures ask for the variance estimator of a `DualSmoothedClassifier`."""
 
 
-class Smoothed(ABC):
+class Smoothed(HubMethods):
     """What smoothed classifiers have in common: base classifiers by name, and an engine that runs them.
 
     Attributes:
@@ -64,9 +65,15 @@ class Smoothed(ABC):
         """The base classifiers, by the names that procedures ask for."""
         return MappingProxyType(self._bases)
 
-    def engine(self) -> Engine:
-        """A fresh engine over the base classifiers; backends are made once and kept until weights change."""
-        return Engine(self.backend, batch_size=self._batch_size, outputs=self._outputs, noise=self._noise)
+    def engine(self, *, at_once: int = 1) -> Engine:
+        """A fresh engine over the base classifiers; backends are made once and kept until weights change.
+
+        Args:
+            at_once: see `dualrs.sampling.Engine`.
+        """
+        return Engine(
+            self.backend, batch_size=self._batch_size, outputs=self._outputs, noise=self._noise, at_once=at_once
+        )
 
     def backend(self, name: str, shape: torch.Size) -> Backend:
         """What certificates speak of: the very function that `engine` asks for votes, up to date with the weights.
@@ -126,6 +133,7 @@ class Smoothed(ABC):
         *,
         seed: int = 0,
         rule: str | None = None,
+        watch: Watch | None = None,
         **options: Unpack[CertifyOptions],
     ) -> Certificate:
         """With probability at least 1 − α, the label holds at every x' with ‖x' − x‖₂ < radius, or it abstains.
@@ -135,12 +143,15 @@ class Smoothed(ABC):
             seed: of the noise; the same input, seed and settings give the same certificate. Where inputs may be
                 adversarial, draw a fresh secret one for each (`secrets.randbits(63)`).
             rule: how to certify, see `procedure`; None takes the one with the largest radii.
+            watch: is shown, while votes come in, every certificate that holds by then (all of them together with the
+                confidence of one), and ends the sampling by returning True. The bounds then hold at every look, for
+                which they are a little wider.
             **options: see `CertifyOptions`.
 
         Raises:
             ValueError: an impossible argument, or an input that the model does not take.
         """
-        return self.certify_batch([x], seed=seed, rule=rule, **options)[0]
+        return self._run([x], lambda: self.procedure(rule, watch=watch, **options), seed)[0]
 
     def certify_batch(
         self,
@@ -176,7 +187,9 @@ class Smoothed(ABC):
         return self.certify_batch(xs, seed=seed, n=n, alpha=alpha, target=0.0)
 
     @abstractmethod
-    def procedure(self, rule: str | None = None, **options: Unpack[CertifyOptions]) -> Procedure:
+    def procedure(
+        self, rule: str | None = None, *, watch: Watch | None = None, **options: Unpack[CertifyOptions]
+    ) -> Procedure:
         """A fresh procedure that certifies one input, for the engine.
 
         Raises:

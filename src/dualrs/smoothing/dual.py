@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
-from dualrs.certificates import Procedure, dual_certify, expert_name, routed_certify
+from dualrs.certificates import Procedure, Watch, dual_certify, expert_name, routed_certify
 from dualrs.models import Part
 from dualrs.sampling import Backend, Base
 from dualrs.smoothing.base import ESTIMATOR, Smoothed, check_noise_level, to_part
@@ -76,13 +76,16 @@ class DualSmoothedClassifier(Smoothed):
         names = tuple(expert.name for expert in self.experts)
         return None if names == tuple(map(expert_name, self.sigmas)) else names
 
-    def procedure(self, rule: str | None = None, **options: Unpack[CertifyOptions]) -> Procedure:
+    def procedure(
+        self, rule: str | None = None, *, watch: Watch | None = None, **options: Unpack[CertifyOptions]
+    ) -> Procedure:
         """A fresh procedure that certifies one input.
 
         Args:
             rule: "routed" (the default): the radius is min_i max(X_i, R_i), positive wherever all experts that may be
                 chosen agree (`dualrs.certificates.routed_certify`). "min": the paper's, min(R_σ, R_c) from two
                 fixed samplings (Theorems 4.1 and 4.2), for comparison with published numbers.
+            watch: see `dualrs.smoothing.Smoothed.certify`.
             **options: see `dualrs.smoothing.CertifyOptions`.
 
         Raises:
@@ -91,9 +94,9 @@ class DualSmoothedClassifier(Smoothed):
         names = tuple(expert.name for expert in self.experts)
         match rule:
             case None | "routed":
-                return routed_certify(self.sigma_e, self.sigmas, experts=names, **adaptive_arguments(options))
+                return routed_certify(self.sigma_e, self.sigmas, experts=names, **adaptive_arguments(options, watch))
             case "min":
-                return dual_certify(self.sigma_e, self.sigmas, experts=names, **fixed_arguments(rule, options))
+                return dual_certify(self.sigma_e, self.sigmas, experts=names, **fixed_arguments(rule, options, watch))
         raise ValueError(f"unknown rule {rule!r}; known: 'routed', 'min'")
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:

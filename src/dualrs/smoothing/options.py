@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from dualrs.certificates import Goal, SequenceName, deadline
+from dualrs.certificates import Goal, SequenceName, Watch, deadline
 from dualrs.sampling import Arithmetic, BackendName, GeneratorName, Precision
 
 
@@ -66,8 +66,8 @@ class CertifyOptions(FixedOptions, total=False):
 _GOALS = ("tolerance", "target", "time_budget")
 
 
-def adaptive_arguments(options: CertifyOptions) -> dict[str, Any]:
-    """Gives the options as arguments of an adaptive procedure; a time budget starts to run now.
+def adaptive_arguments(options: CertifyOptions, watch: Watch | None = None) -> dict[str, Any]:
+    """Gives the options, and who watches, as arguments of an adaptive procedure; a time budget starts to run now.
 
     Raises:
         TypeError: there is no such option.
@@ -82,19 +82,22 @@ def adaptive_arguments(options: CertifyOptions) -> dict[str, Any]:
         tolerance=options.get("tolerance", 0.0),
         target=options.get("target"),
         out_of_time=None if budget is None else deadline(budget),
+        watch=watch,
     )
     return arguments
 
 
-def fixed_arguments(rule: str, options: CertifyOptions) -> dict[str, Any]:
+def fixed_arguments(rule: str, options: CertifyOptions, watch: Watch | None = None) -> dict[str, Any]:
     """Gives the options as arguments of a published procedure, which takes a fixed number of samples.
 
     Raises:
-        ValueError: an option makes no sense for it.
+        ValueError: an option makes no sense for it, or someone is to watch.
     """
     meant = sorted(options.keys() - FixedOptions.__annotations__.keys())
     if meant:
         raise ValueError(
             f"rule {rule!r} takes a fixed number of samples, so {', '.join(meant)} cannot be given with it"
         )
+    if watch is not None:
+        raise ValueError(f"rule {rule!r} looks once, at the end, so there is nothing to watch")
     return dict(options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
-from dualrs.certificates import Procedure, adaptive_certify, certify
+from dualrs.certificates import Procedure, Watch, adaptive_certify, certify
 from dualrs.sampling import Backend, Base
 from dualrs.smoothing.base import CLASSIFIER, Smoothed, at_noise_level, check_noise_level, to_part
 from dualrs.smoothing.options import CertifyOptions, Execution, adaptive_arguments, fixed_arguments
@@ -37,13 +37,16 @@ class SmoothedClassifier(Smoothed):
         outputs = {} if num_classes is None else {CLASSIFIER: num_classes}
         super().__init__({CLASSIFIER: self.base}, outputs, num_classes=num_classes, execution=execution)
 
-    def procedure(self, rule: str | None = None, **options: Unpack[CertifyOptions]) -> Procedure:
+    def procedure(
+        self, rule: str | None = None, *, watch: Watch | None = None, **options: Unpack[CertifyOptions]
+    ) -> Procedure:
         """A fresh procedure that certifies one input.
 
         Args:
             rule: "adaptive" (the default): bounds on the strongest rival too, sampling stops when the goal is
                 reached (`dualrs.certificates.adaptive_certify`). "cohen": CERTIFY of Cohen et al. 2019 as
                 published, for comparison with published numbers.
+            watch: see `dualrs.smoothing.Smoothed.certify`.
             **options: see `dualrs.smoothing.CertifyOptions`.
 
         Raises:
@@ -51,9 +54,9 @@ class SmoothedClassifier(Smoothed):
         """
         match rule:
             case None | "adaptive":
-                return adaptive_certify(self.sigma, **adaptive_arguments(options))
+                return adaptive_certify(self.sigma, **adaptive_arguments(options, watch))
             case "cohen":
-                return certify(self.sigma, **fixed_arguments(rule, options))
+                return certify(self.sigma, **fixed_arguments(rule, options, watch))
         raise ValueError(f"unknown rule {rule!r}; known: 'adaptive', 'cohen'")
 
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
