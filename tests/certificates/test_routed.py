@@ -110,6 +110,13 @@ def largest_error(tree, worlds, **world):
     return max(error(tree, estimator, experts, **world) for estimator, experts in worlds)
 
 
+def boldest(make):
+    """Whoever watches and then quotes the largest radius that was shown."""
+    shown = []
+    certificate = yield from make(Goal(watch=shown.append))
+    return max([*shown, certificate], key=lambda seen: seen.radius)
+
+
 class TestAdaptive:
     @pytest.mark.parametrize("goal", GOALS)
     @pytest.mark.parametrize("sequence", ["spending", "mixture"])
@@ -166,6 +173,23 @@ class TestRoutedCoverage:
         tree = outcome_tree(lambda: routed_certify(1.0, SIGMAS, n0=1, n=6, alpha=self.ALPHA, goal=GOALS[goal]), CLASSES)
         worst = largest_error(tree, two_class_worlds(6, self.ALPHA))
         assert 0.1 * self.ALPHA < worst <= self.ALPHA + ROUNDING
+
+    def test_all_that_are_shown_hold_together(self, outcome_tree, small_steps):
+        make = partial(routed_certify, 1.0, SIGMAS, n0=1, n=6, alpha=self.ALPHA)
+        tree = outcome_tree(lambda: boldest(lambda goal: make(goal=goal)), CLASSES)
+        last = outcome_tree(lambda: make(goal=Goal(watch=lambda _: None)), CLASSES)
+        worlds = list(two_class_worlds(6, self.ALPHA))
+        worst = largest_error(tree, worlds)
+        assert 0.05 * self.ALPHA < worst <= self.ALPHA + ROUNDING
+        assert worst >= largest_error(last, worlds)
+        alone = outcome_tree(
+            lambda: boldest(lambda goal: adaptive_certify(0.5, n0=1, n=11, alpha=self.ALPHA, goal=goal)),
+            {"classifier": 2},
+        )
+        for p in clopper_pearson_lower(np.arange(1, 12), 11, self.ALPHA) - 1e-6:
+            radii = 0.5 * quantile((p, 1 - p))
+            wrong = [c.label is not None and c.radius > radii[c.label] for c in alone.certificates]
+            assert alone.probabilities(lambda _, p=p: (p, 1 - p))[wrong].sum() <= self.ALPHA + ROUNDING
 
     def test_two_experts_at_one_noise_level(self, outcome_tree):
         pool = {"sigmas": (0.5, 0.5), "experts": ("wide", "deep")}
@@ -375,6 +399,18 @@ class TestRouted:
         assert certificate.samples < 500
         assert deadline(1e-9)()
         assert not deadline(1000)()
+
+    @pytest.mark.parametrize("make", [partial(routed_certify, 1.0, LEVELS), partial(adaptive_certify, 0.5)])
+    def test_who_watches_sees_the_certificate_grow_and_may_take_it(self, make):
+        shares = shares_of(**SURE, classifier=(0.98, 0.02))
+        shown = []
+        certificate = run_procedure(make(goal=Goal(watch=shown.append)), shares)
+        assert shown[-1] == certificate
+        assert len({seen.radius for seen in shown}) > 5
+        assert [seen.samples for seen in shown] == sorted(seen.samples for seen in shown)
+        assert certificate.radius < run_procedure(make(), shares).radius  # which looks once
+        enough = run_procedure(make(goal=Goal(watch=lambda seen: seen.radius > 0.2)), shares)
+        assert enough == next(seen for seen in shown if seen.radius > 0.2)
 
     def test_nothing_is_claimed_without_selection_votes_for_a_class(self):
         silent = {**SURE, "estimator": (0.0, 0.0, 0.0)}

@@ -475,6 +475,25 @@ def test_jobs_are_taken_up_lazily_and_results_come_early():
     assert largest <= batch_size + 1
 
 
+def test_so_many_jobs_are_taken_up_at_once_whatever_they_ask_for():
+    def jobs():
+        for key in range(40):
+            taken.append(key)
+            yield Job(key, torch.rand(4), {"a": certify(0.5, n0=10, n=10_000)})
+
+    finished = {}
+    for at_once in (1, 16):
+        taken = []
+        engine = Engine(lambda n, s: Recorder(), batch_size=64, at_once=at_once)
+        results = engine.run(jobs())
+        next(results)
+        finished[at_once] = len(taken)
+        results.close()
+    assert finished[1] < 16 <= finished[16] <= 18
+    with pytest.raises(ValueError, match="at_once"):
+        Engine(lambda n, s: Recorder(), at_once=0)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_results_before_an_interruption_are_kept(error):
     class Failing(Recorder):

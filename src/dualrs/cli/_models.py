@@ -162,7 +162,7 @@ def doctor(
     from dualrs.smoothing import load
 
     model = load(bundle, device=device, batch_size=batch_size)
-    name = data or _data_of(bundle)
+    name = data or data_of(bundle)
     with remarks.status(f"examining {escape(bundle)}"):
         diagnosis = diagnose(model, open_data(name, model) if name else None, images=images, n=n, alpha=alpha)
     if as_json:
@@ -171,7 +171,7 @@ def doctor(
         out.print(render_diagnosis(diagnosis))
 
 
-def _data_of(bundle: str) -> str | None:
+def data_of(bundle: str) -> str | None:
     """The test images of a shipped model's data set, if they are here."""
     from dualrs.data import available
     from dualrs.models import shipped_models

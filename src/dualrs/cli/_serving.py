@@ -88,10 +88,7 @@ def serve(
         attack_offered=attack,
     )
     log_to_stderr()
-    if not remarks.is_terminal:
-        return run(service, host=host, port=port, tokens=known, names=name or (), certificate=tls)
-    remarks.print(f"[bold]http{'s' if tls else ''}://{host}:{port}[/]  {bundle}, Ctrl-C ends it")
-    return run(service, host=host, port=port, tokens=known, names=name or (), certificate=tls)
+    run(service, host=host, port=port, tokens=known, names=name or (), certificate=tls)
 
 
 def token(

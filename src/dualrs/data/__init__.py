@@ -4,7 +4,7 @@ from dualrs.data._arrays import ArrayDataset, Dataset
 from dualrs.data._augment import random_crop_flip
 from dualrs.data._errors import CorruptDataError, DataUnavailableError
 from dualrs.data._folder import ImageFolder, load_folder
-from dualrs.data._images import read_image
+from dualrs.data._images import decode_image, fit_image, read_image, to_tensor
 from dualrs.data._sources import DebianPackage, Download, NpmPackage, Progress, Source
 from dualrs.data._store import (
     DatasetInfo,
@@ -31,7 +31,9 @@ __all__ = [
     "Source",
     "available",
     "data_root",
+    "decode_image",
     "fetch",
+    "fit_image",
     "load",
     "load_arrays",
     "load_folder",
@@ -39,4 +41,5 @@ __all__ = [
     "open_dataset",
     "random_crop_flip",
     "read_image",
+    "to_tensor",
 ]

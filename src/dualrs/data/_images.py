@@ -1,12 +1,14 @@
 """Image files as tensors."""
 
+import struct
 import warnings
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dualrs.data._files import read_npy
 
@@ -21,6 +23,9 @@ _CONVERSIONS = {
     "YCbCr": ("RGB",),
 }
 """From Pillow's mode to the modes to convert through; others (16-bit, float) would lose values unseen."""
+
+_UNTRUSTED = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+"""The formats that bytes from anywhere may have; Pillow knows many more, some of them read by old code."""
 
 _FILTERS = Lock()
 """Python's warning filters are those of all threads."""
@@ -56,10 +61,39 @@ def open_image(path: Path) -> Image.Image:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
-def _opened(path: Path) -> Image.Image:
+def decode_image(data: bytes, *, most_pixels: int) -> Image.Image:
+    """Decode the bytes of a PNG, JPEG, WebP, BMP or GIF file, which nobody vouches for, to mode `L` or `RGB`.
+
+    No more than `most_pixels` are ever decoded, and of several pictures only the first.
+
+    Raises:
+        ValueError: If the bytes are no such file, are damaged, or have more than 8 bits a channel or too many pixels.
+    """
+    try:
+        with _opened(BytesIO(data), _UNTRUSTED) as image:
+            if image.width * image.height > most_pixels:
+                raise ValueError(f"it has {image.width} x {image.height} pixels; at most {most_pixels} are read")
+            return _to_8_bits(image)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError(f"it has too many pixels; at most {most_pixels} are read") from None
+    except UnidentifiedImageError:
+        raise ValueError("it is none of the image files that are read: PNG, JPEG, WebP, BMP, GIF") from None
+    except (OSError, SyntaxError, EOFError, struct.error, IndexError, KeyError, OverflowError) as error:
+        raise ValueError(f"the image file is damaged: {type(error).__name__}") from error
+
+
+def fit_image(image: Image.Image, shape: tuple[int, int, int]) -> Image.Image:
+    """Bring an `L` or `RGB` image to shape (C, H, W): grey or colour, the largest part in the middle that fits."""
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise ValueError(f"images have 1 or 3 channels; {channels} are wanted")
+    return ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height), Image.Resampling.BILINEAR)
+
+
+def _opened(file: Path | BytesIO, formats: tuple[str, ...] | None = None) -> Image.Image:
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path)
+        return Image.open(file, formats=formats)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

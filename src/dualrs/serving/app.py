@@ -93,6 +93,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     refusals = responses_of(400, 408, 413, 415, 422, 429, 503)
 
     async def questions(request: Request, kind: type[_Options], most: int) -> tuple[list[Tensor], _Options]:
+        service.desk.refuse_more_than(1)
         inputs, given = await _read(request, most)
         try:
             options = kind.model_validate(given)

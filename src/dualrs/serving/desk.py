@@ -91,6 +91,20 @@ class Desk:
         self._open = True
         self._thread.start()
 
+    def refuse_more_than(self, wanted: int) -> None:
+        """Returns if so many inputs would be taken in now: before they are read, that spares the work.
+
+        Raises:
+            BusyError: there is no room for all of them.
+            ClosedError: nothing is taken in any more.
+        """
+        if not self._open:
+            raise ClosedError("the service is ending")
+        room = self.limits.active + self.limits.waiting - len(self._promised)
+        # A batch that is larger than all the room there is would never get in.
+        if room < wanted and self._promised:
+            raise BusyError(self._retry_after(wanted))
+
     def admit(self, tickets: list[Ticket]) -> list[Future[Mapping[str, Certificate]]]:
         """Takes inputs in, all or none; the futures give certificates by rule.
 
@@ -99,12 +113,7 @@ class Desk:
             ClosedError: nothing is taken in any more.
         """
         with self._lock:
-            if not self._open:
-                raise ClosedError("the service is ending")
-            room = self.limits.active + self.limits.waiting - len(self._promised)
-            # A batch that is larger than all the room there is would never get in.
-            if room < len(tickets) and self._promised:
-                raise BusyError(self._retry_after(len(tickets)))
+            self.refuse_more_than(len(tickets))
             futures = []
             for ticket in tickets:
                 self._numbers += 1
@@ -137,11 +146,14 @@ class Desk:
             ticket.end(Ending.SHUTDOWN)
 
     def _retry_after(self, wanted: int) -> int:
-        """Seconds until so many have finished, at the pace of the last ones."""
+        """Seconds until there is room for so many and half of the queue, at the pace at which inputs were finished.
+
+        Others come back too. So the queue does not run empty, and few come in vain.
+        """
         if len(self._finished) < 2:
             return 5
         pace = (time.monotonic() - self._finished[0]) / len(self._finished)
-        return max(1, min(60, round(pace * wanted)))
+        return max(1, min(60, round(pace * (wanted + self.limits.waiting / 2))))
 
     def _serve(self) -> None:
         try:

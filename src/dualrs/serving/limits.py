@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+_MOST_SAMPLES = 10_000_000
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -22,7 +24,7 @@ class Limits:
         grace: seconds after which a service that is told to end answers with what is proved by then.
 
     Raises:
-        ValueError: one of them is not positive.
+        ValueError: one of them is not positive, or ``n`` is above 10 000 000, beyond which no bound is computed.
     """
 
     n: int = 100_000
@@ -41,3 +43,5 @@ class Limits:
             value = getattr(self, name)
             if not value > 0:
                 raise ValueError(f"{name} must be positive; got {value}")
+        if self.n > _MOST_SAMPLES:
+            raise ValueError(f"n must be at most {_MOST_SAMPLES}; got {self.n}")

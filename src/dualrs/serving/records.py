@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,13 @@ def record_of(
         "certificates": {rule: certificate.to_dict() for rule, certificate in certificates.items()},
         "functions": dict(functions),
         "noise": noise,
-        "software": software(),
+        "software": _software(),
     }
+
+
+@cache
+def _software() -> dict[str, Any]:
+    return software()
 
 
 class RecordFile:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import socket
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,6 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dualrs.serving.access import Tokens, is_loopback
 from dualrs.serving.app import make_app
 from dualrs.serving.service import Service
+
+_log = logging.getLogger("dualrs.serving")
 
 _KEEP_ALIVE = 15
 _LARGEST_HEAD = 16 * 1024
@@ -67,7 +71,8 @@ def serve(
         ssl_certfile=None if certificate is None else str(certificate[0]),
         ssl_keyfile=None if certificate is None else str(certificate[1]),
     )
-    _Server(config, service).run()
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+        _Server(config, service).run()
 
 
 class _Server(uvicorn.Server):
@@ -76,6 +81,16 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        scheme = "https" if self.config.is_ssl else "http"
+        for listening in (each for server in self.servers for each in server.sockets):
+            host, port, *_ = listening.getsockname()
+            address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+            _log.info("serving", extra={"address": address, "model": self._service.name})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.desk.drain()

@@ -329,5 +329,10 @@ def _encoded(x: Tensor) -> str:
 
 def _votes(ticket: Ticket) -> list[dict[str, Any]]:
     """How the votes are spread by now, of each model at its noise level."""
-    known = dict(ticket.votes)
-    return [{"model": model, "sigma": sigma, "counts": counts.tolist()} for (model, sigma), counts in known.items()]
+    most: dict[tuple[str, float], list[int]] = {}
+    for (_, model, sigma), counts in dict(ticket.votes).items():
+        found = counts.tolist()
+        # Rules read the same votes from the first one on, so whichever has read most has read all.
+        if sum(found) >= sum(most.get((model, sigma), [])):
+            most[model, sigma] = found
+    return [{"model": model, "sigma": sigma, "counts": counts} for (model, sigma), counts in most.items()]

@@ -77,7 +77,7 @@ class Ticket:
     begun: float = field(default_factory=time.monotonic)
     ending: Ending | None = None
     latest: dict[str, Certificate] = field(default_factory=dict)  # by rule
-    votes: dict[tuple[str, float], NDArray[np.int64]] = field(default_factory=dict)  # by model and σ
+    votes: dict[tuple[str, str, float], NDArray[np.int64]] = field(default_factory=dict)  # by rule, model and σ
 
     def end(self, why: Ending) -> None:
         """Asks for the end of sampling; the first reason counts."""
@@ -101,9 +101,9 @@ class Ticket:
         self._tell()
         return self.stopped
 
-    def voted(self, request: VoteRequest, counts: NDArray[np.int64]) -> None:
-        """Takes note of votes."""
-        which = (request.model, request.sigma)
+    def voted(self, rule: str, request: VoteRequest, counts: NDArray[np.int64]) -> None:
+        """Takes note of votes that a rule was given; rules are given the same ones."""
+        which = (rule, request.model, request.sigma)
         self.votes[which] = counts + self.votes[which] if which in self.votes else counts
         self._tell()
 
@@ -131,7 +131,7 @@ def sliced(procedure: Procedure, ticket: Ticket, rule: str, rows: int) -> Proced
                 procedure.close()
                 return ticket.answer(rule)
             part = yield VoteRequest(answered.model, answered.sigma, min(rows, answered.count - start))
-            ticket.voted(answered, part)
+            ticket.voted(rule, answered, part)
             counts = part if counts is None else counts + part
         assert counts is not None  # a request is for one vote at least
         try:

@@ -1,7 +1,6 @@
 """Runs on disk, as `dualrs certify` leaves them."""
 
 import json
-import shutil
 
 import polars as pl
 import pytest
@@ -100,12 +99,3 @@ def audited():
 def many(table):
     """The five inputs again and again, a hundred in all, and each in the sample of images."""
     return pl.concat([table.with_columns(pl.col("idx") + 20 * i) for i in range(20)])
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """The path of a browser."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("there is no Chromium here; on Debian: apt-get install chromium")
-    return found

@@ -105,7 +105,10 @@ function begin() {
   const { shape, range } = state.model;
   for (const id of ["answer", "votes"]) $(id).hidden = false;
   $("picture").hidden = !canDraw(shape);
-  if (canDraw(shape)) draw($("picture"), state.input, shape, range);
+  if (canDraw(shape)) {
+    draw($("picture"), state.input, shape, range);
+    showLevels();
+  }
   $("label").textContent = "…";
   $("radius").textContent = "No radius is proved yet.";
   $("meaning").textContent = "";
@@ -128,6 +131,7 @@ function showCertificate() {
   else $("radius").textContent = `certified radius ${length(radius)}${over ? "" : ", growing"}`;
   const scale = 4 * Math.max(...state.model.sigmas);
   $("meter").firstElementChild.style.width = `${Math.min(100, (100 * radius) / scale)}%`;
+  if (state.model.dual) showChoice(certificate.sigma);
   if (certificate.routes) showRoutes(certificate);
   if (label !== null && radius > 0 && canDraw(state.model.shape)) showBall(radius, nameOf(label));
 }
@@ -149,15 +153,39 @@ function showModel({ model, sigma, counts }) {
   });
 }
 
+function drawNoisy(canvas, sigma) {
+  const [low, high] = state.model.range;
+  draw(canvas, noisy(state.input, sigma), state.model.shape, [low - sigma, high + sigma]);
+}
+
+function showLevels() {
+  const levels = [...new Set(state.model.sigmas)];
+  $("levels").replaceChildren(...levels.map((sigma) => {
+    const canvas = element("canvas", { role: "img", ariaLabel: `the image under noise of σ = ${sigma}` });
+    drawNoisy(canvas, sigma);
+    const item = element("li", {}, canvas, element("p", { textContent: `σ = ${sigma}` }));
+    item.dataset.sigma = sigma;
+    return item;
+  }));
+}
+
+function showChoice(sigma) {
+  for (const item of $("levels").children) {
+    const chosen = Number(item.dataset.sigma) === sigma;
+    item.className = chosen ? "chosen" : "";
+    item.querySelector("p").textContent = `σ = ${item.dataset.sigma}${chosen ? ", chosen" : ""}`;
+  }
+}
+
 function newCard(id, isEstimator, model, sigma, classes) {
-  const { shape, range, sigmas, experts } = state.model;
+  const { shape, sigmas, experts } = state.model;
   const title = isEstimator ? `The estimator: which noise level? (σ = ${sigma})` : `Expert at σ = ${sigma}: which class?`;
   const card = element("div", { id }, element("h3", { textContent: title }));
   if (canDraw(shape)) {
     const copies = element("div", { className: "copies" });
     for (let i = 0; i < COPIES; i++) {
       const canvas = element("canvas", { role: "img", ariaLabel: `a copy under noise of σ = ${sigma}` });
-      draw(canvas, noisy(state.input, sigma), shape, range);
+      drawNoisy(canvas, sigma);
       copies.append(canvas);
     }
     card.append(copies);
@@ -208,8 +236,10 @@ function showMinRule(certificate) {
   const [choice, answer] = [min.estimator_radius, min.classifier_radius].map((radius) => (radius === null ? "–" : length(radius)));
   const claim = min.label === null ? "abstains" : `certifies “${nameOf(min.label)}” within ${length(min.radius)}`;
   const why = `the smaller of the choice’s radius, ${choice}, and the chosen expert’s, ${answer}`;
-  $("min-rule").textContent = `The paper’s min rule, on the same votes, ${claim}: ${why}. ` +
-    `The routed rule certifies ${length(certificate.radius)}, because an expert that gives the same answer may be chosen without harm.`;
+  const routed = certificate.radius >= min.radius
+    ? `The routed rule certifies ${length(certificate.radius)}: an expert that gives the same answer may be chosen without harm.`
+    : `The routed rule certifies ${length(certificate.radius)} only, because its bounds hold at every look, and the min rule looks once.`;
+  $("min-rule").textContent = `The paper’s min rule, on the same votes, ${claim}: ${why}. ${routed}`;
 }
 
 function showBall(radius, name) {
