@@ -30,6 +30,7 @@ benchmark: .venv/installed-bench ## measure anew what benchmarks/README.md shows
 	$(BIN)/python benchmarks/reporting.py
 	$(BIN)/python benchmarks/writing.py
 	$(BIN)/python benchmarks/forecast.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python scripts/update_readme.py
 
@@ -58,5 +59,5 @@ clean:
 
 .venv/installed-bench: pyproject.toml
 	@$(MAKE) --no-print-directory .venv/installed
-	$(BIN)/pip install --quiet -e '.[bench]'
+	$(BIN)/pip install --quiet -e '.[bench,serve]'
 	touch $@

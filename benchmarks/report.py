@@ -228,6 +228,40 @@ def distributed(record: Record) -> str:
     )
 
 
+def serving(record: Record) -> str:
+    """Many clients of a service: what they were answered, how fast, and what became of the service."""
+    settings, targets = record["settings"], record["targets"]
+    before, after = record["offline_votes_per_second"]
+    health, memory, statuses = record["healthz_seconds"], record["memory_bytes"], record["statuses"]
+    others = sum(count for status, count in statuses.items() if status not in ("200", "429"))
+    failed = others + sum(record["errors"].values())
+    answered, same = record["answered"], record["found_again_offline"]
+    rows = [
+        ["throughput ÷ the library's", f"{record['throughput']:.2f}", _at_least(record, "throughput")],
+        ["`/healthz`, 99 % within", f"{1000 * health['p99']:.0f} ms", _at_most(health["p99"], targets["healthz_p99"])],
+        [
+            "memory, second half ÷ first − 1",
+            f"{record['memory_growth']:+.1%}",
+            _at_most(record["memory_growth"], targets["memory_growth"]),
+        ],
+        ["answered certificates found again offline", f"{same:,} of {answered:,}", f"all: {_met(same == answered)}"],
+        ["errors other than 429", f"{failed:,}", f"0: {_met(failed == 0)}"],
+    ]
+    return paragraphs(
+        f"{settings['clients']} clients on the same machine ask `dualrs serve {settings['model']}` for "
+        f"{settings['seconds']:g} s, each for one certificate after the other (n = {settings['n']:,}, full mode), and "
+        f"come back when they are told. {settings['active']} inputs share the engine, {settings['waiting']} wait. The "
+        "library certifies images of the same data by `certify_batch`, before and after. Clients, service and the "
+        "measurement share the processors, so the clients' work counts against the service.",
+        table(["", "found", "target"], rows),
+        f"{record['votes_per_second']:,.0f} votes/s against {before:,.0f} and {after:,.0f} offline; an answer took "
+        f"{record['latency_seconds']['median']:.1f} s (median), at most {record['latency_seconds']['largest']:.1f} s; "
+        f"{statuses.get('429', 0):,} requests were told to come back. `/healthz` took {1000 * health['median']:.0f} ms "
+        f"(median), at most {1000 * health['largest']:.0f} ms. Memory went from {memory['first'] / 10**9:.2f} to "
+        f"{memory['last'] / 10**9:.2f} GB.",
+    )
+
+
 def analysis(record: Record) -> str:
     """Seconds and memory of analysing results tables, by step."""
     runs, targets = list(record["runs"].values()), record["settings"]["targets"]
@@ -291,6 +325,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "replay": ("Goals, and the division of α", replay),
     "forecast": ("Forecasts", forecast),
     "distributed": ("On a cluster", distributed),
+    "serving": ("The service under load", serving),
     "analysis": ("Analysing results", analysis),
     "reporting": ("Rendering reports", reporting),
     "writing": ("Writing results", writing),
@@ -307,6 +342,15 @@ def rendered() -> str:
             record = json.loads(path.read_text(encoding="utf-8"))
             parts.append(f"## {title}\n\n{section(record)}\n{machine_line(record['machine'])}")
     return "\n".join(parts)
+
+
+def _at_least(record: Record, name: str) -> str:
+    target = record["targets"][name]
+    return f"≥ {target:g}: {_met(record[name] >= target)}"
+
+
+def _at_most(found: float, target: float) -> str:
+    return f"≤ {target:g}: {_met(found <= target)}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 DUALRS = [sys.executable, "-m", "dualrs.cli"]
 PART = {"x": 0, "y": 0, "width": 1200, "height": 1700}  # of the page
 SAMPLE = 8  # of the page: a bag
-TERMINAL = [("dualrs quickstart", ["quickstart"])]
+TERMINAL = [("dualrs doctor fashion-mnist", ["doctor", "fashion-mnist"])]
 WIDTH = 104  # of the terminal, in columns
 
 

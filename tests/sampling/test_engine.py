@@ -494,6 +494,32 @@ def test_so_many_jobs_are_taken_up_at_once_whatever_they_ask_for():
         Engine(lambda n, s: Recorder(), at_once=0)
 
 
+def test_a_model_that_few_ask_waits_for_none_where_somebody_waits_for_every_job():
+    def jobs():
+        for key in range(64):
+            model = "rare" if key == 5 else "common"
+            yield Job(key, torch.rand(4), {"a": in_slices(certify(0.5, n0=10, n=2000, model=model), 16)})
+
+    places = {}
+    for at_once in (1, 16):
+        engine = Engine(lambda n, s: Recorder(), batch_size=64, at_once=at_once)
+        places[at_once] = [result.key for result in engine.run(jobs())].index(5)
+    assert places[16] < 20
+    assert places[1] > 40
+
+
+def in_slices(procedure, rows):
+    request = next(procedure)
+    while True:
+        counts = 0
+        for start in range(0, request.count, rows):
+            counts = counts + (yield VoteRequest(request.model, request.sigma, min(rows, request.count - start)))
+        try:
+            request = procedure.send(counts)
+        except StopIteration as end:
+            return end.value
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_results_before_an_interruption_are_kept(error):
     class Failing(Recorder):

@@ -18,7 +18,7 @@ import typer
 from rich.markup import escape
 
 import dualrs
-from dualrs.cli import _certifying, _data, _models, _planning, _results, _training
+from dualrs.cli import _certifying, _data, _models, _planning, _results, _serving, _sharing, _training
 from dualrs.cli._shared import INTERRUPTED, WRONG, out
 from dualrs.progress import console as remarks
 
@@ -47,6 +47,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": _results.export,
     "compare": _results.compare,
     "report": _results.report,
+    "serve": _serving.serve,
+    "token": _serving.token,
+    "verify": _serving.verify,
+    "export-onnx": _sharing.export_onnx,
+    "share": _sharing.share,
 }
 for _name, _function in _COMMANDS.items():  # --help lists them in this order
     app.command(_name)(_function)
@@ -62,7 +67,7 @@ def main() -> None:
         app()
     except (ValueError, OSError) as error:
         _fail(error, code=2)
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         _fail(error, code=1)
 
 

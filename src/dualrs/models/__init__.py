@@ -3,13 +3,12 @@
 from dualrs.models.biased import Biased
 from dualrs.models.bundle import (
     Bundle,
-    BundleError,
     InputSpec,
     Part,
-    bundle_digest,
     load_bundle,
     save_bundle,
 )
+from dualrs.models.card import bundle_card
 from dualrs.models.chain import Chain
 from dualrs.models.conditional import AtSigma, ConditionalResNet9, at_sigma
 from dualrs.models.denoisers import Denoiser, DnCNN, UNet
@@ -22,6 +21,8 @@ from dualrs.models.diffusion import (
     new_unet,
 )
 from dualrs.models.ensemble import Ensemble
+from dualrs.models.hub import download_bundle, upload_bundle
+from dualrs.models.manifest import BundleError, bundle_digest, bundle_files
 from dualrs.models.networks import Normalize, ResNet9, SmallConvNet
 from dualrs.models.normalisation import NORMALISATIONS
 from dualrs.models.offshelf import CheckpointError, load_classifier
@@ -61,7 +62,10 @@ __all__ = [
     "UNet",
     "at_sigma",
     "build_network",
+    "bundle_card",
     "bundle_digest",
+    "bundle_files",
+    "download_bundle",
     "find_bundle",
     "load_bundle",
     "load_classifier",
@@ -70,5 +74,6 @@ __all__ = [
     "recipe_of",
     "save_bundle",
     "shipped_models",
+    "upload_bundle",
     "weights_digest",
 ]

@@ -13,28 +13,21 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import onnx
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from dualrs.models.manifest import MANIFEST, PLAIN_NAME, BundleError, Manifest, PartEntry, read_manifest
 from dualrs.models.registry import Recipe, build_network, recipe_of
 
-MANIFEST = "model.json"
 Part: TypeAlias = nn.Module | Path
 """A network of a registered architecture, or the path of an ``.onnx`` file."""
-
-
-class BundleError(ValueError):
-    """A folder that is no usable bundle; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -73,64 +66,6 @@ class Bundle:
     names: tuple[str, ...] | None = None
 
 
-_PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # no separators, no leading dot: it stays within the folder
-_FileName = Annotated[str, Field(pattern=_PLAIN_NAME)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _PartEntry(_Strict):
-    file: _FileName
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    network: str | None = None
-    arguments: dict[str, Any] = {}
-
-
-class _InputEntry(_Strict):
-    shape: tuple[int, ...]
-    range: tuple[float, float]
-
-
-class _Manifest(_Strict):
-    format: Literal["dualrs-bundle"]
-    version: Literal[1]
-    num_classes: int = Field(ge=2)
-    sigmas: tuple[float, ...] = Field(min_length=1)
-    experts: tuple[str, ...]
-    names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
-    sigma_e: float | None = None
-    classes: tuple[str, ...] | None = None
-    input: _InputEntry | None = None
-    parts: dict[_FileName, _PartEntry]
-    info: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _consistent(self) -> _Manifest:
-        needed = {*self.experts, *(["estimator"] if self.sigma_e is not None else [])}
-        if missing := sorted(needed - set(self.parts)):
-            raise ValueError(f"parts {missing} are named but not described")
-        if len(self.experts) != len(self.sigmas):
-            raise ValueError(f"{len(self.sigmas)} sigmas need as many experts; got {len(self.experts)}")
-        levels = (*self.sigmas, *([] if self.sigma_e is None else [self.sigma_e]))
-        if any(not (isfinite(s) and s > 0) for s in levels) or any(a > b for a, b in pairwise(self.sigmas)):
-            raise ValueError(f"noise levels are positive and sigmas ascend; got {self.sigmas}, sigma_e {self.sigma_e}")
-        if (self.sigma_e is None) != (len(self.sigmas) == 1):
-            raise ValueError(
-                f"one expert needs no estimator, several need one; got {self.sigmas}, sigma_e {self.sigma_e}"
-            )
-        names: tuple[object, ...] = self.sigmas if self.names is None else self.names
-        if len(names) != len(self.sigmas) or len({*names, "estimator"}) <= len(names):
-            raise ValueError(
-                f"experts that share a σ need names, one each and none of them twice or the estimator's; got "
-                f"{self.names} for {self.sigmas}"
-            )
-        if self.classes is not None and len(self.classes) != self.num_classes:
-            raise ValueError(f"{self.num_classes} classes have {len(self.classes)} names")
-        return self
-
-
 def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Path:
     """Writes a bundle; the folder appears whole or, on any error, stays as it was.
 
@@ -148,8 +83,8 @@ def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Pa
         FileExistsError: the folder exists and is no bundle.
     """
     folder = Path(folder)
-    if strange := [name for name in bundle.parts if not re.fullmatch(_PLAIN_NAME, name)]:
-        raise ValueError(f"parts become files, so their names must match {_PLAIN_NAME}; got {strange}")
+    if strange := [name for name in bundle.parts if not re.fullmatch(PLAIN_NAME, name)]:
+        raise ValueError(f"parts become files, so their names must match {PLAIN_NAME}; got {strange}")
     if folder.exists() and not (folder / MANIFEST).exists():
         raise FileExistsError(f"{folder} exists and is not a bundle; choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +107,7 @@ def save_bundle(bundle: Bundle, folder: str | Path, *, half: bool = False) -> Pa
             "parts": parts,
             "info": bundle.info,
         }
-        _Manifest.model_validate(manifest)  # what could not be loaded is not written
+        Manifest.model_validate(manifest)  # what could not be loaded is not written
         (new / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         new.chmod(0o755)
         if folder.exists():
@@ -234,7 +169,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         BundleError: there is no bundle, a file is missing, truncated or altered, or nothing known fits it.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     parts = {name: _read_part(entry, name, folder) for name, entry in manifest.parts.items()}
     return Bundle(
         sigmas=manifest.sigmas,
@@ -249,26 +184,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     )
 
 
-def bundle_digest(folder: str | Path) -> str:
-    """The SHA-256 of ``model.json``, which contains the digest of every other file: it names the model."""
-    return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()
-
-
-def _read_manifest(folder: Path) -> _Manifest:
-    path = folder / MANIFEST
-    try:
-        return _Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{folder} is not a bundle: it has no readable {MANIFEST}") from error
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise BundleError(f"{path} does not describe a bundle: {problems}") from error
-
-
-def _read_part(entry: _PartEntry, name: str, folder: Path) -> Part:
+def _read_part(entry: PartEntry, name: str, folder: Path) -> Part:
     path = folder / entry.file
     try:
         content = path.read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from dualrs.models.bundle import MANIFEST, BundleError
+from dualrs.models.manifest import MANIFEST, BundleError
 
 
 def shipped_models() -> list[str]:

@@ -27,6 +27,7 @@ from dualrs.sampling.streams import ModelQueue, ModelStats, Stream
 from dualrs.sampling.votes import KeptVotes, RunningVotes
 
 _FLOAT_NOISE = FloatNoise()
+_PATIENCE = 4  # batches of other models that one waits for where somebody waits for every job
 _MOST_THREADS = 8  # that draw noise: enough for any network, and a batch of small images has few more blocks
 
 
@@ -72,8 +73,8 @@ class Engine:
         batch_size: rows per batch; changes speed, not results.
         outputs: how many logits a model must give, by name; models not named may give any number.
         noise: makes the noisy copies. What it draws decides every count.
-        at_once: how many jobs are taken up as soon as they are there, though the first would fill the batches: who
-            answers many at a time lets none wait for another.
+        at_once: how many jobs are taken up as soon as they are there, though the first would fill the batches. Where
+            it is more than one, somebody waits for each: then no model waits for long, however little is asked of it.
 
     Attributes:
         stats: by model name.
@@ -118,14 +119,20 @@ class Engine:
 
     def _run(self, jobs: Intake[Job], pool: Executor) -> Iterator[JobResult]:
         run = _Run(
-            self._backend_for, self.batch_size, outputs=self._outputs, stats=self.stats, noise=self.noise, pool=pool
+            self._backend_for,
+            self.batch_size,
+            outputs=self._outputs,
+            stats=self.stats,
+            noise=self.noise,
+            pool=pool,
+            at_once=self._at_once,
         )
         while True:
             # Only an engine that has nothing to do waits for a job.
-            while run.has_room(self._at_once) and (job := jobs.take(wait=not run.has_work())) is not None:
+            while run.has_room() and (job := jobs.take(wait=not run.has_work())) is not None:
                 run.admit(job)
                 yield from run.finished()
-            if not run.evaluate_fullest():
+            if not run.evaluate():
                 return
             yield from run.finished()
 
@@ -142,8 +149,10 @@ class _Run:
         stats: dict[str, ModelStats],
         noise: NoiseSource,
         pool: Executor,
+        at_once: int,
     ) -> None:
         self._backend_for, self._batch_size, self._stats = backend_for, batch_size, stats
+        self._at_once = at_once
         self._outputs, self._noise, self._pool = outputs, noise, pool
         self._models: dict[str, ModelQueue] = {}
         self._waiting: dict[Stream, list[_Task]] = {}
@@ -170,19 +179,19 @@ class _Run:
         results, self._finished = self._finished, []
         yield from results
 
-    def has_room(self, at_once: int) -> bool:
+    def has_room(self) -> bool:
         """Whether another job is to be taken up: to fill a batch, or because so many are served at once."""
-        if self._under_way < at_once:
+        if self._under_way < self._at_once:
             return True
         return not any(model.pending >= model.batch_size for model in self._models.values())
 
     def has_work(self) -> bool:
         return any(model.pending for model in self._models.values())
 
-    def evaluate_fullest(self) -> bool:
-        """Runs one batch of the model with most batches of work; False if there is no work."""
-        model = max(self._models.values(), key=lambda candidate: candidate.pending / candidate.batch_size, default=None)
-        if model is None or not model.pending:
+    def evaluate(self) -> bool:
+        """Runs one batch; False if there is no work."""
+        model = self._next_model()
+        if model is None:
             return False
         for stream in model.evaluate():
             waiting = self._waiting.pop(stream)
@@ -192,6 +201,19 @@ class _Run:
             for task in ready:
                 self._advance(task, task.take(stream))
         return True
+
+    def _next_model(self) -> ModelQueue | None:
+        """The model with most batches of work, unless another has been passed over for too long."""
+        asked = [model for model in self._models.values() if model.pending]
+        if not asked:
+            return None
+        chosen = max(asked, key=lambda model: model.pending / model.batch_size)
+        if self._at_once > 1:
+            longest = max(asked, key=lambda model: model.passed_over)
+            chosen = longest if longest.passed_over >= _PATIENCE else chosen
+        for model in asked:
+            model.passed_over = 0 if model is chosen else model.passed_over + 1
+        return chosen
 
     def _advance(self, task: _Task, counts: NDArray[np.int64] | None) -> None:
         """Hands counts to a procedure (None to start it) until it asks for votes that are not there yet."""

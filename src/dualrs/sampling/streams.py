@@ -61,12 +61,16 @@ class ModelQueue:
         buffer: of the shape of one batch.
         num_classes: how many logits it must give; None takes whatever the first batch shows.
         stats: counts what is done.
+
+    Attributes:
+        pending: how many votes are asked for that are in no batch yet.
+        passed_over: how many batches others have had while this one was asked for votes.
     """
 
     def __init__(self, name: str, backend: Backend, buffer: Tensor, num_classes: int | None, stats: ModelStats) -> None:
         self.batch_size = len(buffer)
         self.num_classes = num_classes
-        self.pending = 0
+        self.pending = self.passed_over = 0
         self._name, self._backend, self._buffer, self._stats = name, backend, buffer, stats
         self._rows = buffer.numpy()
         self._queue: deque[Stream] = deque()

@@ -1,0 +1,48 @@
+import onnxruntime
+import pytest
+import torch
+
+import dualrs
+from dualrs import DualSmoothedClassifier
+from dualrs.adapters import export_onnx
+
+
+def test_the_files_give_the_same_logits_in_batches_of_any_size(dual, tmp_path):
+    folder = export_onnx(dual, tmp_path / "onnx")
+    files = sorted(folder.glob("*.onnx"))
+    assert len(files) == 3
+    loaded = dualrs.load(folder)
+    for name, base in dual.bases.items():
+        session = onnxruntime.InferenceSession(loaded.bases[name])
+        for size in (1, 5):
+            x = torch.rand(size, 1, 12, 12)
+            (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+            with torch.no_grad():
+                assert torch.allclose(base(x), torch.from_numpy(found), atol=1e-4)
+
+
+def test_what_is_read_back_is_the_same_classifier(dual, tmp_path):
+    loaded = dualrs.load(export_onnx(dual, tmp_path / "onnx"))
+    assert isinstance(loaded, DualSmoothedClassifier)
+    assert (loaded.sigmas, loaded.sigma_e, loaded.num_classes, loaded.classes, loaded.input) == (
+        dual.sigmas, dual.sigma_e, 3, ("a", "b", "c"), dual.input,
+    )  # fmt: skip
+    x = torch.rand(1, 12, 12)
+    assert loaded.certify(x, n=300).label == dual.certify(x, n=300).label
+
+
+def test_what_cannot_be_exported_is_named(dual, tmp_path):
+    dual.input = None
+    with pytest.raises(ValueError, match="input_shape"):
+        export_onnx(dual, tmp_path / "onnx")
+    called = DualSmoothedClassifier(lambda x: x, 0.5, {0.25: lambda x: x, 0.5: lambda x: x}, 2)
+    with pytest.raises(TypeError, match="no graph"):
+        export_onnx(called, tmp_path / "onnx", input_shape=(2,))
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_a_network_that_learns_still_is_refused(dual, tmp_path):
+    dual.estimator.train()
+    with pytest.raises(ValueError, match="training mode"):
+        export_onnx(dual, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
