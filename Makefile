@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test results benchmark ablations format clean
+.PHONY: quickstart test results benchmark ablations docs format clean
 
 quickstart: .venv/installed ## certify real images with the shipped model
 	$(BIN)/dualrs quickstart
@@ -37,6 +37,9 @@ benchmark: .venv/installed-bench ## measure anew what benchmarks/README.md shows
 ablations: .venv/installed ## run what docs/results.md has no record of yet; takes hours, and goes on where it was interrupted
 	$(BIN)/python benchmarks/ablations.py
 	$(BIN)/python benchmarks/results_page.py
+
+docs: .venv/installed-dev ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .

@@ -1,6 +1,5 @@
 """The README shows what the programs print today, and its example runs."""
 
-import os
 import re
 import subprocess
 import sys
@@ -52,28 +51,6 @@ def test_the_page_of_benchmarks_is_up_to_date():
     script = [sys.executable, ROOT / "benchmarks" / "report.py", "--check"]
     result = subprocess.run(script, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-
-
-def test_the_python_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    environment = {**os.environ, "PYTHONWARNINGS": "default"}
-    result = subprocess.run(
-        [sys.executable, "-c", example], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 6
-
-
-def test_the_commands_and_options_exist():
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-    for command, options in re.findall(r"^dualrs (\w+)([^#\n]*)", shell, re.MULTILINE):
-        arguments = [command, "fetch"] if command == "data" else [command]
-        help_text = subprocess.run(
-            [sys.executable, "-m", "dualrs.cli", *arguments, "--help"],
-            env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        for option in re.findall(r"--[\w-]+", options):
-            assert option in help_text, f"dualrs {command} has no {option}"
 
 
 def test_goals_of_make_exist():

@@ -1,9 +1,11 @@
+import sys
+
 import onnxruntime
 import pytest
 import torch
 
 import dualrs
-from dualrs import DualSmoothedClassifier
+from dualrs import DualSmoothedClassifier, SmoothedClassifier, cli
 from dualrs.adapters import export_onnx
 
 
@@ -46,3 +48,31 @@ def test_a_network_that_learns_still_is_refused(dual, tmp_path):
     with pytest.raises(ValueError, match="training mode"):
         export_onnx(dual, tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
+
+
+def test_a_model_of_one_noise_level_and_one_of_files(dual, tmp_path):
+    single = SmoothedClassifier(dual.experts[0].base, 0.25, 3)
+    folder = export_onnx(single, tmp_path / "onnx", input_shape=(1, 12, 12))
+    assert [path.name for path in folder.glob("*.onnx")] == ["classifier.onnx"]
+    again = export_onnx(dualrs.load(folder), tmp_path / "again", input_shape=(1, 12, 12))  # files are copied
+    assert (again / "classifier.onnx").read_bytes() == (folder / "classifier.onnx").read_bytes()
+
+
+def test_other_logits_are_no_success(dual, tmp_path, monkeypatch):
+    monkeypatch.setattr("dualrs.adapters.export.agree", lambda *_: False)
+    with pytest.raises(ValueError, match="estimator: the exported model's logits differ from the network's by up to"):
+        export_onnx(dual, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_the_command_names_the_files(dual, tmp_path, monkeypatch, capsys):
+    bundle = dual.save(tmp_path / "bundle")
+    monkeypatch.setattr(sys, "argv", ["dualrs", "export-onnx", str(bundle), str(tmp_path / "onnx")])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    said = capsys.readouterr().out
+    assert not exit_.value.code, said
+    for name in ("estimator.onnx", "expert-0.25.onnx", "expert-0.5.onnx", "bundle: "):
+        assert name in said
+    assert dualrs.load(tmp_path / "onnx").names == dual.names

@@ -55,7 +55,7 @@ def test_attacks_of_the_toolbox_break_no_certificate(kind, monkeypatch):
     x = data.image(8)[None].numpy()
     (certificate,) = model.certify_batch(x, n=1000)
     assert certificate.radius > 0.5
-    wrapped = ARTSmoothedClassifier(model, n=200)
+    wrapped = ARTSmoothedClassifier(model, n=200, seed=0)
     asked, predict = [], wrapped.predict
 
     def watched(points, **settings):
@@ -88,3 +88,15 @@ def test_what_is_missing_or_wrong_is_named(halves, what):
         case _:
             with pytest.raises(ValueError, match=what):
                 ARTSmoothedClassifier(halves, **({"scores": "logits"} if what == "scores" else {}))
+
+
+def test_secret_noise_unless_told(halves, points):
+    first, second = ARTSmoothedClassifier(halves), ARTSmoothedClassifier(halves)
+    assert first.seed != second.seed
+    assert first.get_params()["seed"] == first.seed
+    first.set_params(n=300, seed=1)
+    assert (first.n, first.seed) == (300, 1)
+    assert first.clip_values.tolist() == [0, 1]
+    assert first.input_shape == (1, 2, 2)
+    with pytest.raises(ValueError, match="this model takes values in"):
+        first.predict(points[0].numpy() + 2)

@@ -85,6 +85,20 @@ class _Handler(BaseHTTPRequestHandler):
             if commit is not None:
                 siblings = [{"rfilename": name} for name in self.at.commits[commit]]
                 self._json({"id": found[1], "sha": commit, "siblings": siblings})
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/discussions/1", path):
+            self._json(
+                {
+                    "title": "a pull request",
+                    "num": 1,
+                    "createdAt": "2026-01-01T00:00:00.000Z",
+                    "status": "open",
+                    "repo": {"name": found[1], "type": "model"},
+                    "isPullRequest": True,
+                    "changes": {"base": "refs/heads/main"},
+                    "filesWithConflicts": [],
+                    "events": [],
+                }
+            )
         else:
             self._send(404)
 
@@ -107,6 +121,11 @@ class _Handler(BaseHTTPRequestHandler):
             branches = self.at.repos[found[1]]
             branches.setdefault(unquote(found[2]), branches["main"])
             self._json({})
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/discussions", path):
+            assert json.loads(content)["pullRequest"]
+            branches = self.at.repos[found[1]]
+            branches["refs/pr/1"] = branches["main"]
+            self._json({"num": 1})
         elif re.fullmatch(r"/api/models/[^/]+/[^/]+/preupload/.+", path):
             files = [file["path"] for file in json.loads(content)["files"]]
             self._json({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in files]})
@@ -117,7 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
                 for line in lines
                 if line["key"] == "file"
             }
-            commit = self.at.commit(found[1], files, unquote(found[2]))
+            branch = unquote(found[2])
+            if "create_pr=1" in self.path:  # as releases of huggingface_hub before 2 ask for a pull request
+                branch, self.at.repos[found[1]]["refs/pr/1"] = "refs/pr/1", self.at.repos[found[1]][branch]
+            commit = self.at.commit(found[1], files, branch)
             address = {"commitUrl": f"{self.at.url}/{found[1]}/commit/{commit}", "commitOid": commit}
             self._json({**address, "pullRequestUrl": f"{self.at.url}/{found[1]}/discussions/1"})
         else:
@@ -171,8 +193,14 @@ def hub(monkeypatch, tmp_path):
 
 
 def network(outputs, seed):
+    """A network that nobody trained."""
     torch.manual_seed(seed)
     return NetworkSpec(width=2).build(num_classes=outputs, mean=[0.3], std=[0.3]).eval()
+
+
+@pytest.fixture(scope="session")
+def networks():
+    return network
 
 
 @pytest.fixture(scope="session")

@@ -8,27 +8,37 @@ import pytest
 import yaml
 
 import dualrs
-from dualrs import cli
+from dualrs import DualSmoothedClassifier, cli
 from dualrs.data import ArrayDataset, load
 from dualrs.evaluation import CERTIFICATES, evaluate, open_run
-from dualrs.models import bundle_digest, find_bundle
+from dualrs.models import InputSpec, bundle_digest
 from dualrs.sharing import model_card, share, stage
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of the shipped model on real images."""
+def fashion(networks, tmp_path_factory):
+    """A bundle for real images, of networks that are quick and know nothing."""
+    shared = networks(10, 1)
+    model = DualSmoothedClassifier(networks(2, 51), 1.0, {0.25: shared, 0.5: shared}, 10)
+    model.input = InputSpec((1, 28, 28))
+    return model.save(tmp_path_factory.mktemp("share") / "fashion")
+
+
+@pytest.fixture(scope="module")
+def run(fashion, tmp_path_factory):
+    """A run of it, with the settings that the command line would have recorded."""
     folder = tmp_path_factory.mktemp("share") / "run"
+    execution = {"backend": "torch", "batch_size": 64}
     evaluate(
-        dualrs.load("fashion-mnist"),
+        dualrs.load(fashion, **execution),
         load("fashion-mnist-sample"),
         indices=[0, 300, 600, 900],
         n=200,
         seed=7,
         tolerance=0.01,
         folder=folder,
-        model_digest=bundle_digest(find_bundle("fashion-mnist")),
-        info={"command": {"data": "fashion-mnist-sample", "images": 4, "batch_size": 256, "backend": "auto"}},
+        model_digest=bundle_digest(fashion),
+        info={"command": {"data": "fashion-mnist-sample", "images": 4, "device": "cpu", **execution}},
     )
     return folder
 
@@ -95,22 +105,25 @@ def test_a_card_of_one_noise_level(single, tmp_path):
 def test_the_example_of_a_card_runs(hub, dual, tmp_path, token, capsys):
     dual.push_to_hub("me/model", token=token)
     card = hub.commits[hub.repos["me/model"]["main"]]["README.md"].decode()
-    exec(compile(example_of(card).replace("10_000", "200"), "card", "exec"), {})
+    exec(
+        compile(example_of(card).replace("10_000", "200").replace("\n)", '\n    backend="torch")', 1), "card", "exec"),
+        {},
+    )
     assert "α=0.001" in capsys.readouterr().out
 
 
-def test_a_shared_run_is_shown_and_one_of_its_certificates_is_reproduced(hub, run, token):
-    address = share("fashion-mnist", "me/fashion", run=run, license="mit", token=token)
+def test_a_shared_run_is_shown_and_one_of_its_certificates_is_reproduced(hub, fashion, run, token):
+    address = share(fashion, "me/fashion", run=run, license="mit", token=token)
     commit = address.rpartition("/")[2]
     files = hub.commits[commit]
-    named = {"model.json", *dualrs.models.bundle_files(find_bundle("fashion-mnist"))}
+    named = {"model.json", *dualrs.models.bundle_files(fashion)}
     assert files.keys() == {".gitattributes", "README.md", "curves.png", *named}
     assert files["curves.png"].startswith(b"\x89PNG")
     card = files["README.md"].decode()
     summary = open_run(run).summary
     rows = rows_of(card, "Certified accuracy")
     assert rows.keys() == {
-        "r", "---", "**dual**", "95 % interval", "global-0.25", "global-0.5", "global-1", "*oracle σ, no classifier*"
+        "r", "---", "**dual**", "95 % interval", "global-0.25", "global-0.5", "*oracle σ, no classifier*"
     }  # fmt: skip
     shares = {key: f"{100 * share:.1f}" for key, share in summary["certified_accuracy"]["dual"].items()}
     assert rows["r"][: len(shares)] == list(shares)
@@ -118,8 +131,9 @@ def test_a_shared_run_is_shown_and_one_of_its_certificates_is_reproduced(hub, ru
     assert rows["**dual**"][-2] == f"{summary['average_certified_radius']['dual']:.3f}"
     assert "n0 = 100, n = 200, α = 0.001 for each certificate, seed 7, tolerance 0.01" in card
     expected = "dualrs certify bundle --data fashion-mnist-sample --images 4 --n0 100 --n 200 --alpha 0.001 --seed 7 "
-    assert f"{expected}--tolerance 0.01 --output run" in card
+    assert f"{expected}--tolerance 0.01 --batch-size 64 --output run" in card
     example = example_of(card)
+    assert '    backend="torch",\n    batch_size=64,\n)' in example  # as the run was made
     assert "assert (certificate.label, certificate.radius) == (" in example
     found = {}
     exec(compile(example, "card", "exec"), found)  # its assertion holds
@@ -128,14 +142,14 @@ def test_a_shared_run_is_shown_and_one_of_its_certificates_is_reproduced(hub, ru
         exec(compile(example.replace("seed=7", "seed=8"), "card", "exec"), {})
 
 
-def test_runs_that_do_not_belong_to_the_model_are_refused(run, dual, tmp_path):
+def test_runs_that_do_not_belong_to_the_model_are_refused(fashion, run, dual, tmp_path):
     other = dual.save(tmp_path / "other")
     with pytest.raises(ValueError, match="was made with another model: its digest is"):
         model_card(other, run=run)
     with pytest.raises(FileNotFoundError, match="is no run"):
-        model_card("fashion-mnist", run=tmp_path / "absent")
+        model_card(fashion, run=tmp_path / "absent")
     with pytest.raises(ValueError, match="of which nothing is recorded"):
-        model_card("fashion-mnist", run=run / CERTIFICATES)
+        model_card(fashion, run=run / CERTIFICATES)
 
 
 def test_a_run_that_is_not_finished_is_refused(dual, tmp_path):
@@ -145,8 +159,6 @@ def test_a_run_that_is_not_finished_is_refused(dual, tmp_path):
     folder = dual.save(tmp_path / "bundle")
 
     class Stops:
-        calls = 0
-
         def __getattr__(self, name):
             return getattr(data, name)
 
@@ -190,15 +202,15 @@ def test_what_is_staged_was_checked_and_is_all_there_is(dual, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_the_command_shows_what_it_would_upload(command, run, tmp_path, hub):
+def test_the_command_shows_what_it_would_upload(command, fashion, run, tmp_path, hub):
     target = tmp_path / "to-share"
-    code, out, _ = command("share", "fashion-mnist", "me/fashion", "--run", run, "--dry-run", target)
+    code, out, _ = command("share", fashion, "me/fashion", "--run", run, "--dry-run", target)
     assert code == 0
     assert f"would be uploaded to me/fashion: {target}" in out
     assert (target / "curves.png").exists()
     assert "Certified accuracy" in (target / "README.md").read_text(encoding="utf-8")
     assert hub.requests == []
-    assert command("share", "fashion-mnist", "me/fashion", "--dry-run", target)[0] == 2
+    assert command("share", fashion, "me/fashion", "--dry-run", target)[0] == 2
 
 
 def test_the_command_uploads(command, dual, tmp_path, hub, token, monkeypatch):
@@ -208,4 +220,9 @@ def test_the_command_uploads(command, dual, tmp_path, hub, token, monkeypatch):
     assert code == 0, err
     assert f"uploaded: {hub.url}/me/model/commit/{hub.repos['me/model']['main']}" in out
     assert "me/model" in hub.private
+    code, out, err = command("share", folder, "me/model", "--license", "apache-2.0", "--pull-request")
+    assert code == 0, err
+    assert f"uploaded: {hub.url}/me/model/discussions/1" in out
+    assert "license: apache-2.0" in hub.commits[hub.repos["me/model"]["refs/pr/1"]]["README.md"].decode()
+    assert "license: mit" in hub.commits[hub.repos["me/model"]["main"]]["README.md"].decode()
     assert command("share", tmp_path / "absent", "me/model")[0] == 2

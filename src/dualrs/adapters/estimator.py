@@ -14,7 +14,7 @@ from dualrs.smoothing import Smoothed
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.utils import check_array
+    from sklearn.utils import check_array, check_consistent_length
 except ImportError as error:
     raise missing("scikit-learn", "sklearn") from error
 
@@ -67,10 +67,12 @@ class SmoothedEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Changes nothing: the model is trained already. Checks the settings, and returns the estimator.
 
         Raises:
-            ValueError: the inputs have a shape that the model does not take, or ``classes`` or ``abstention`` do not
-                fit it.
+            ValueError: the inputs have a shape that the model does not take, there are not as many labels, or
+                ``classes`` or ``abstention`` do not fit the model.
         """
-        self._inputs(X)
+        inputs = self._inputs(X)
+        if y is not None:
+            check_consistent_length(inputs, y)
         if self.model.num_classes is not None:
             self._labels()
         return self
@@ -192,7 +194,7 @@ class SmoothedEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _inputs(self, given: ArrayLike) -> NDArray[np.float32]:
         inputs: NDArray[np.float32] = check_array(
-            given, dtype=np.float32, allow_nd=True, estimator=self, input_name="X", ensure_min_features=0
+            given, dtype=np.float32, allow_nd=True, estimator=self, input_name="X"
         )
         shape = self._shape
         if shape is None or inputs.shape[1:] == shape:
