@@ -8,7 +8,8 @@ every ``sh`` block that says so. The line before a block may be one of
 - ``<!-- run -->``: run these commands (``dualrs …`` only); without it their options are parsed, no more;
 - ``<!-- not run: REASON -->``: parse this block only;
 - ``<!-- output -->``: this ``text`` block is what the code since the last one printed. This program writes it, and
-  ``tests/test_docs.py`` compares it, but for digits, with what is printed then.
+  ``tests/test_docs.py`` compares it, but for figures, with what is printed then;
+- ``<!-- output, of one machine -->``: the same, and not compared.
 
 ``<!-- setup`` … ``-->`` is Python that runs, and is not shown.
 """
@@ -31,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(
     r"^<!-- setup\n(?P<setup>.*?)^-->$"
-    r"|^(?:<!-- (?P<mark>run|output|not run: [^>]+?) -->\n)?```(?P<kind>\w+)[^\n]*\n(?P<code>.*?)^```$",
+    r"|^(?:<!-- (?P<mark>run|output(?:, of one machine)?|not run: [^>]+?) -->\n)?```(?P<kind>\w+)[^\n]*\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _ENDS = {"|", ">", ">>", "&&", ";", "2>", "<", "&"}
@@ -84,7 +85,7 @@ def run(text: str, name: str, folder: Path) -> Ran:
     ran, since, namespace = Ran(), io.StringIO(), {"__name__": "__main__"}
     with contextlib.chdir(folder), contextlib.redirect_stdout(since):
         for block in blocks(text):
-            if block.mark == "output":
+            if block.mark.startswith("output"):
                 ran.outputs[block] = tidy(since.getvalue())
                 ran.printed += since.getvalue()
                 since.seek(0)
@@ -170,7 +171,7 @@ def main() -> None:
     chosen = [Path(name).resolve() for name in sys.argv[1:]] or pages()
     for path in chosen:
         text = path.read_text(encoding="utf-8")
-        if not any(block.mark == "output" for block in blocks(text)):
+        if not any(block.mark.startswith("output") for block in blocks(text)):
             continue
         with tempfile.TemporaryDirectory() as folder:
             ran = run(text, str(path.relative_to(ROOT)), Path(folder))

@@ -33,8 +33,15 @@ def cleaned(notebook: Any) -> Any:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if _says_something(output)]
     return notebook
+
+
+def _says_something(output: Any) -> bool:
+    """Whether an output is more than a progress bar, which is erased at its end."""
+    if output.output_type == "display_data":
+        return "image/png" in output.data or bool(output.data.get("text/plain", "").strip())
+    return output.get("name") != "stderr"
 
 
 def main() -> None:
