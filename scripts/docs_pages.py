@@ -32,7 +32,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(
     r"^<!-- setup\n(?P<setup>.*?)^-->$"
-    r"|^(?:<!-- (?P<mark>run|output(?:, of one machine)?|not run: [^>]+?) -->\n)?```(?P<kind>\w+)[^\n]*\n(?P<code>.*?)^```$",
+    r"|^(?:<!-- (?P<mark>run|output(?:, of one machine)?|not run: [^>]+?) -->\n)?"
+    r"```(?P<kind>\w+)[^\n]*\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _ENDS = {"|", ">", ">>", "&&", ";", "2>", "<", "&"}

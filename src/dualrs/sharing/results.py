@@ -154,7 +154,7 @@ class SharedRun:
         """The options of ``dualrs certify`` that make the run again, as far as they are known."""
         settings, command = self._settings, self.evaluation.metadata["info"].get("command", {})
         data = self.evaluation.metadata["data"]["name"]
-        words = ["--data", data if data in _known_data() else "folder:images"]  # no path of this machine
+        words = ["--data", data if data in _known_data() else "folder:images"]  # no paths
         for name in ("images", "skip"):
             if command.get(name) is not None:
                 words += [f"--{name}", str(command[name])]
