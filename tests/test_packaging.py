@@ -12,6 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "src" / "dualrs" / "shipped"
 
 
 def run(*command, cwd):
@@ -48,8 +49,11 @@ def test_the_archives_hold_what_they_should(built):
         "py.typed",
         "serving/page/index.html",
         "serving/page/main.js",
-        "evaluation/pages",
-        "shipped/fashion-mnist",
+        "evaluation/pages/page.html.jinja",
+        "evaluation/pages/page.css",
+        "evaluation/pages/page.js",
+        "data/fashion_mnist_sample",
+        *(f"shipped/{path.relative_to(SHIPPED)}" for path in SHIPPED.glob("*/*")),
     )
     for part in wanted:
         assert any(name.startswith(f"dualrs/{part}") for name in names), part
@@ -72,8 +76,15 @@ from dualrs.data import load
 data = load("fashion-mnist-sample")
 image = data.image(next(i for i in range(100) if data.label(i) == 8))
 Image.fromarray((255 * image[0]).round().byte().numpy()).save("bag.png")
+import dualrs
+from dualrs.models import shipped_models
+for name in shipped_models():
+    print(name, dualrs.DualSmoothedClassifier.from_pretrained(name).sigmas)
 """
-    run(python, "-c", script, cwd=tmp_path)
+    assert run(python, "-c", script, cwd=tmp_path).splitlines() == [
+        "cifar10 (0.25, 0.5, 1.0)",
+        "fashion-mnist (0.25, 0.5, 1.0)",
+    ]
     assert run(command, "predict", "fashion-mnist", "bag.png", cwd=tmp_path).startswith("bag: label 8")
 
 

@@ -73,12 +73,13 @@ NOT_SO_HERE = {
 }
 
 
+def sign(x):
+    first = x.flatten(1)[:, 0]
+    return torch.stack([-first, first], dim=1)
+
+
 @pytest.mark.slow
 def test_checks_of_the_library():
-    def sign(x):
-        first = x.flatten(1)[:, 0]
-        return torch.stack([-first, first], dim=1)
-
     estimator = SmoothedEstimator(SmoothedClassifier(sign, 0.25, 2), n=200)
     results = check_estimator(estimator, expected_failed_checks=NOT_SO_HERE, on_skip=None, on_fail=None)
     of = {

@@ -1,4 +1,4 @@
-"""A Hub on this machine: a small HTTP server with the few paths of the Hugging Face Hub that a model's files need."""
+"""A local Hub: a small HTTP server with the few paths of the Hugging Face Hub that a model's files need."""
 
 import base64
 import hashlib

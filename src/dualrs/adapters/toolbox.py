@@ -27,7 +27,8 @@ class ARTSmoothedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
 
     An abstention is a class of its own, the last, so that no attack takes it for another label: of K classes of the
     model it makes ``nb_classes`` = K + 1. An attack that ends in that class made the model abstain, which it may do at
-    any input; it broke no certificate.
+    any input; it broke no certificate. Every input has noise of its own, so close to a decision boundary answers change
+    back and forth: an attack that searches until it succeeds, as HopSkipJump does, needs a limit on its questions.
 
     Args:
         model: what answers; the number of its classes must be known.
