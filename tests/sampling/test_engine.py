@@ -25,6 +25,7 @@ from dualrs.sampling import (
     input_digest,
     standard_normal_block,
 )
+from dualrs.sampling import engine as engine_module
 from dualrs.sampling.sources import FloatNoise
 from dualrs.sampling.votes import KeptVotes, RunningVotes
 
@@ -494,7 +495,9 @@ def test_so_many_jobs_are_taken_up_at_once_whatever_they_ask_for():
         Engine(lambda n, s: Recorder(), at_once=0)
 
 
-def test_a_model_that_few_ask_waits_for_none_where_somebody_waits_for_every_job():
+def test_a_model_that_few_ask_waits_for_none_where_somebody_waits_for_every_job(monkeypatch):
+    monkeypatch.setattr(engine_module, "_PATIENCE", 4)
+
     def jobs():
         for key in range(64):
             model = "rare" if key == 5 else "common"

@@ -27,7 +27,7 @@ from dualrs.sampling.streams import ModelQueue, ModelStats, Stream
 from dualrs.sampling.votes import KeptVotes, RunningVotes
 
 _FLOAT_NOISE = FloatNoise()
-_PATIENCE = 4  # batches of other models that one waits for where somebody waits for every job
+_PATIENCE = 64  # batches of others that a model waits for where somebody waits for every job; fewer cost speed
 _MOST_THREADS = 8  # that draw noise: enough for any network, and a batch of small images has few more blocks
 
 
