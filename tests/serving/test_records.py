@@ -43,7 +43,7 @@ def test_another_radius_or_vote_is_noticed(record, build_model, image):
 
 
 def test_another_seed_is_noticed(record, build_model, image):
-    assert not verify({**record, "seed": record["seed"] + 1}, build_model(), image).verified
+    assert not verify({**record, "seed": str(int(record["seed"]) + 1)}, build_model(), image).verified
 
 
 def test_another_input_model_or_noise_is_refused(record, build_model, image):

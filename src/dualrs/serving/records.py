@@ -60,7 +60,7 @@ def record_of(
         },
         "asked": {"rules": list(ticket.asked.rules), "options": dict(ticket.asked.options)},
         "anytime": ticket.asked.anytime,
-        "seed": ticket.seed,
+        "seed": str(ticket.seed),  # many readers of JSON, browsers among them, round numbers of this size
         "ended": ticket.ending,
         "certificates": {rule: certificate.to_dict() for rule, certificate in certificates.items()},
         "functions": dict(functions),

@@ -151,7 +151,7 @@ class Service:
         except ValueError as error:
             raise RequestError(str(error)) from None
         seconds = min(options.deadline or self.limits.seconds, self.limits.seconds)
-        seed = secrets.randbits(63) if options.seed is None else options.seed
+        seed = secrets.randbits(128) if options.seed is None else options.seed
         return Ticket(x, asked, seed, arrived + seconds, begun=arrived)
 
     async def outcomes(self, tickets: Sequence[Ticket], gone: Callable[[], Awaitable[None]]) -> list[Outcome]:
