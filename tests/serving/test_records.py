@@ -6,7 +6,6 @@ import torch
 
 from dualrs.serving import input_on_record, verify
 from dualrs.serving.messages import CertifyOptions
-from dualrs.serving.ticket import Ending
 
 
 @pytest.fixture
@@ -16,7 +15,6 @@ def record(make_service, image):
     ticket = service.ticket(image, options, 1e12)
     (future,) = service.desk.admit([ticket])
     outcome = future.result(60)
-    ticket.end(Ending.COMPLETE)
     record = service.answer(ticket, outcome, "1" * 16, options).record
     return json.loads(json.dumps(record))
 

@@ -65,15 +65,17 @@ class ARTSmoothedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     ) -> None:
         if model.num_classes is None:
             raise ValueError("the number of classes is not known yet: give the model num_classes")
-        if input_shape is None and model.input is None:
-            raise ValueError("the shape of the model's inputs is not known: give input_shape, such as (3, 32, 32)")
+        if input_shape is None:
+            if model.input is None:
+                raise ValueError("the shape of the model's inputs is not known: give input_shape, such as (3, 32, 32)")
+            input_shape = model.input.shape
         if scores not in get_args(Scores):
             raise ValueError(f"unknown scores {scores!r}; known: {', '.join(get_args(Scores))}")
         if clip_values is None and model.input is not None:
             clip_values = model.input.range
         super().__init__(model=model, clip_values=clip_values)
         self.nb_classes = model.num_classes + 1
-        self._input_shape = tuple(input_shape) if input_shape is not None else model.input.shape  # type: ignore[union-attr]
+        self._input_shape = tuple(input_shape)
         self.n0, self.n, self.alpha, self.scores = n0, n, alpha, scores
         self.seed = secrets.randbits(63) if seed is None else seed
 

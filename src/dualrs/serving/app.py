@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from importlib import resources
@@ -48,8 +47,6 @@ _Asking = TypeVar("_Asking", PredictOptions, CertifyOptions)
 
 _MOST_FIELDS = 64
 _STREAM = "text/event-stream"
-
-_log = logging.getLogger("dualrs.serving")
 
 
 def make_app(service: Service, *, tokens: Tokens | None = None, hosts: Sequence[str] = ()) -> Gate:
@@ -317,9 +314,9 @@ def _what_is_wrong(errors: Sequence[Any]) -> str:
     return "; ".join(f"{where[:100]}: {what}" if where else what for where, what in found[:5])
 
 
-async def _told(first: Event, events: AsyncIterator[Event]) -> AsyncIterator[str]:
+async def _told(first: Event, events: AsyncGenerator[Event]) -> AsyncIterator[str]:
     """Events as they go over the wire; an error on the way is the last of them."""
-    async with aclosing(events):  # type: ignore[type-var]
+    async with aclosing(events):
         yield _wire(first)
         try:
             async for event in events:

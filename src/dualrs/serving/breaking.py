@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ class Point(NamedTuple):
 
 
 class Breaker:
-    """Looks for points where a model may give another answer; one input at a time, for that takes the processors.
+    """Looks for points where a model may give another answer, which takes the processors: one input at a time.
 
     Args:
         model: whom to attack.
@@ -43,7 +42,6 @@ class Breaker:
         nothing = torch.zeros((1, *model.input.shape))
         self._adversary = Adversary(self._victim, _PLAN, nothing, torch.zeros(1, dtype=torch.int64))
         self._box = model.input.range  # what a service can be sent
-        self._lock = threading.Lock()
 
     def radii(self, certified: float) -> Sequence[float]:
         """Of the balls to look in, the certified one first."""
@@ -53,10 +51,9 @@ class Breaker:
 
     def points(self, x: Tensor, label: int, chosen: int, radius: float, seed: int) -> list[Point]:
         """Points of a ball that are likely to have another answer, each other than the input itself."""
-        with self._lock:
-            generator = torch.Generator().manual_seed(seed)
-            ball = Ball(x, radius, self._box)
-            return list(self._find(ball, label, chosen, generator))[: ATTEMPTS // len(_FROM_NOTHING)]
+        generator = torch.Generator().manual_seed(seed)
+        ball = Ball(x, radius, self._box)
+        return list(self._find(ball, label, chosen, generator))[: ATTEMPTS // len(_FROM_NOTHING)]
 
     def _find(self, ball: Ball, label: int, chosen: int, generator: torch.Generator) -> Iterator[Point]:
         for aim in _AIMS:

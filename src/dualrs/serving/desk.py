@@ -169,12 +169,13 @@ class Desk:
 
     def _hand_over(self, found: Done | Failed) -> None:
         with self._lock:
-            _, future = self._promised.pop(found.key)
+            ticket, future = self._promised.pop(found.key)
             self._finished.append(time.monotonic())
         if isinstance(found, Failed):
             _log.error("a base classifier fails on an input", extra={"error": found.error.partition(":")[0]})
             future.set_exception(InputError("a base classifier fails on this input"))
         else:
+            ticket.end(Ending.COMPLETE)  # unless it was ended before
             future.set_result(found.result)
 
 

@@ -47,7 +47,6 @@ def record_of(
         noise: what drew it, by name.
         keep_input: whether the record holds the input, and not only its digest.
     """
-    values = ticket.x.numpy().astype("<f4")
     return {
         "format": FORMAT,
         "request": request,
@@ -56,7 +55,7 @@ def record_of(
         "input": {
             "digest": input_digest(ticket.x).hex(),
             "shape": list(ticket.x.shape),
-            "values": base64.b64encode(values.tobytes()).decode() if keep_input else None,
+            "values": encoded(ticket.x) if keep_input else None,
         },
         "asked": {"rules": list(ticket.asked.rules), "options": dict(ticket.asked.options)},
         "anytime": ticket.asked.anytime,
@@ -75,7 +74,7 @@ def _software() -> dict[str, Any]:
 
 
 class RecordFile:
-    """Appends records to a file, a line each, from any thread; on disk before the answer is given.
+    """Appends records to a file, a line each, from any thread; written before the answer is given.
 
     Args:
         path: of the file; its folder is made.
@@ -83,20 +82,15 @@ class RecordFile:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        path.touch()
         path.chmod(0o600)  # seeds, and perhaps inputs
-        self._lock = threading.Lock()
+        self._path, self._lock = path, threading.Lock()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Writes a record."""
         line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-        with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 @dataclass(frozen=True)
@@ -117,6 +111,11 @@ class Verification:
     def verified(self) -> bool:
         """Whether all certificates on record were found again."""
         return all(self.same.values())
+
+
+def encoded(x: Tensor) -> str:
+    """An input's values as float32, little-endian, in base64; see `input_on_record`."""
+    return base64.b64encode(x.numpy().astype("<f4").tobytes()).decode()
 
 
 def input_on_record(record: Mapping[str, Any]) -> Tensor | None:

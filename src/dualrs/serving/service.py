@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -34,7 +33,7 @@ from dualrs.serving.messages import (
     Sample,
 )
 from dualrs.serving.metrics import Metrics
-from dualrs.serving.records import RecordFile, record_of
+from dualrs.serving.records import RecordFile, encoded, record_of
 from dualrs.serving.ticket import Ending, Ticket
 from dualrs.smoothing import DualSmoothedClassifier, SmoothedClassifier
 
@@ -87,7 +86,7 @@ class Service:
     def __post_init__(self) -> None:
         self.desk = Desk(self.model, self.limits)
         self.metrics = Metrics(lambda: self.desk.stats, lambda: self.desk.under_way)
-        self._breaker = Breaker(self.model)
+        self._breaker, self._breaking = Breaker(self.model), asyncio.Lock()
         self.streams: dict[str, Ticket] = {}
         self.noise = self.model.engine().noise.name
         single = isinstance(self.model, SmoothedClassifier)
@@ -99,14 +98,17 @@ class Service:
         model, spec = self.model, self.model.input
         assert spec is not None
         assert model.num_classes is not None  # a bundle says so, and the desk has seen its votes
-        single = isinstance(model, SmoothedClassifier)
+        if isinstance(model, SmoothedClassifier):
+            sigmas, experts, sigma_e = [model.sigma], [], None
+        else:
+            sigmas, experts, sigma_e = list(model.sigmas), [expert.name for expert in model.experts], model.sigma_e
         return ModelInfo(
             name=self.name,
             digest=self.digest,
-            dual=not single,
-            sigmas=[model.sigma] if isinstance(model, SmoothedClassifier) else list(model.sigmas),
-            experts=[] if isinstance(model, SmoothedClassifier) else [expert.name for expert in model.experts],
-            sigma_e=None if isinstance(model, SmoothedClassifier) else model.sigma_e,
+            dual=sigma_e is not None,
+            sigmas=sigmas,
+            experts=experts,
+            sigma_e=sigma_e,
             classes=None if model.classes is None else list(model.classes),
             num_classes=model.num_classes,
             shape=list(spec.shape),
@@ -165,23 +167,18 @@ class Service:
             BusyError, ClosedError, InputError: see `Desk`.
             ConnectionResetError: nobody waits any more.
         """
-        futures = self.desk.admit(list(tickets))
         leaving: asyncio.Future[Any] = asyncio.ensure_future(gone())
-        answering: asyncio.Future[Any] = asyncio.gather(
-            *(_in_time(*pair) for pair in zip(tickets, futures, strict=True))
-        )
+        answering: asyncio.Future[Any] = asyncio.ensure_future(self._certify(tickets))
         try:
             await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 return list(answering.result())
             raise ConnectionResetError("the client has gone")
         finally:
-            for ticket in tickets:
-                ticket.end(Ending.CLIENT)  # where it has no answer yet
             for task in (leaving, answering):
                 task.cancel()
 
-    async def stream(self, ticket: Ticket, request: str, options: CertifyOptions) -> AsyncIterator[Event]:
+    async def stream(self, ticket: Ticket, request: str, options: CertifyOptions) -> AsyncGenerator[Event]:
         """Tells what is known as votes come in; every certificate that is told holds. The answer comes last.
 
         Raises:
@@ -195,7 +192,7 @@ class Service:
         self.streams[request] = ticket
         told: dict[str, tuple[int | None, float]] = {}
         try:
-            yield Event("begin", {"request": request, "input": _encoded(ticket.x), "shape": list(ticket.x.shape)})
+            yield Event("begin", {"request": request, "input": encoded(ticket.x), "shape": list(ticket.x.shape)})
             while not answering.done():
                 try:
                     await asyncio.wait_for(changed.wait(), _KEEP_ALIVE)
@@ -217,7 +214,7 @@ class Service:
             answering.cancel()
             del self.streams[request]
 
-    async def attack(self, x: Tensor, options: AttackOptions, arrived: float) -> AsyncIterator[Event]:
+    async def attack(self, x: Tensor, options: AttackOptions, arrived: float) -> AsyncGenerator[Event]:
         """Tries to break an answer, in one ball after the other, until another answer is known.
 
         Raises:
@@ -229,14 +226,17 @@ class Service:
         first = self.ticket(x, options, arrived)  # which refuses what makes no sense
         if self.model.num_classes is not None and options.label >= self.model.num_classes:
             raise RequestError(f"label must be below {self.model.num_classes}; got {options.label}")
-        yield Event("begin", {"input": _encoded(first.x)})
-        (here,) = await self._predict([first])
+        yield Event("begin", {"input": encoded(first.x)})
+        (here,) = await self._certify([first])
         experts = [expert.name for expert in getattr(self.model, "experts", ())]
-        chosen = experts.index(here.expert) if here.expert in experts else 0
+        expert = here[self.rules[0]].expert
+        chosen = experts.index(expert) if expert in experts else 0
         for radius in self._breaker.radii(options.radius):
             seed = secrets.randbits(63)
-            points = await asyncio.to_thread(self._breaker.points, first.x, options.label, chosen, radius, seed)
-            found = await self._predict([self.ticket(point.x, options, arrived) for point in points])
+            async with self._breaking:  # waiting here takes no thread from those who decode inputs
+                points = await asyncio.to_thread(self._breaker.points, first.x, options.label, chosen, radius, seed)
+            outcomes = await self._certify([self.ticket(point.x, options, arrived) for point in points])
+            found = [outcome[self.rules[0]] for outcome in outcomes]  # without records: nobody is told the noise
             for point, certificate in zip(points, found, strict=True):
                 certified = point.norm < options.radius
                 attempt = Attempt(
@@ -247,22 +247,21 @@ class Service:
                     label=certificate.label,
                     name=self._class(certificate.label),
                     broken=certified and certificate.label not in (None, options.label),
-                    input=_encoded(point.x),
+                    input=encoded(point.x),
                 )
                 yield Event("attempt", attempt.model_dump())
             if any(certificate.label not in (None, options.label) for certificate in found):
                 break
         yield Event("end", {})
 
-    async def _predict(self, tickets: Sequence[Ticket]) -> list[Certificate]:
-        """The answers at points, without records: nobody is told the noise."""
+    async def _certify(self, tickets: Sequence[Ticket]) -> list[Outcome]:
+        """The certificates of tickets that are taken in, all or none; whoever stops waiting ends their sampling."""
         futures = self.desk.admit(list(tickets))
         try:
-            outcomes = await asyncio.gather(*(_in_time(*pair) for pair in zip(tickets, futures, strict=True)))
+            return await asyncio.gather(*(_in_time(*pair) for pair in zip(tickets, futures, strict=True)))
         finally:
             for ticket in tickets:
-                ticket.end(Ending.CLIENT)
-        return [outcome[self.rules[0]] for outcome in outcomes]
+                ticket.end(Ending.CLIENT)  # where it has no answer yet
 
     def _class(self, label: int | None) -> str | None:
         return None if label is None or self.model.classes is None else self.model.classes[label]
@@ -314,17 +313,10 @@ def _a_few(data: Dataset | None, classes: Sequence[str] | None) -> list[Sample]:
 async def _in_time(ticket: Ticket, future: Future[Outcome]) -> Outcome:
     """The certificates of a ticket; at its deadline what is proved by then, without waiting for the engine."""
     try:
-        outcome = await asyncio.wait_for(asyncio.wrap_future(future), max(0.0, ticket.deadline - time.monotonic()))
+        return await asyncio.wait_for(asyncio.wrap_future(future), max(0.0, ticket.deadline - time.monotonic()))
     except TimeoutError:
         ticket.end(Ending.DEADLINE)
         return {rule: ticket.answer(rule) for rule in ticket.asked.rules}
-    ticket.end(Ending.COMPLETE)
-    return outcome
-
-
-def _encoded(x: Tensor) -> str:
-    """Values as float32, little-endian, in base64."""
-    return base64.b64encode(x.numpy().astype("<f4").tobytes()).decode()
 
 
 def _votes(ticket: Ticket) -> list[dict[str, Any]]:
