@@ -7,43 +7,27 @@ are committed: the noise is another each time.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pty
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from serving import server  # noqa: E402
+
+FIGURES = ROOT / "docs" / "figures"
 DUALRS = [sys.executable, "-m", "dualrs.cli"]
 PART = {"x": 0, "y": 0, "width": 1200, "height": 1700}  # of the page
 SAMPLE = 8  # of the page: a bag
 TERMINAL = [("dualrs doctor fashion-mnist", ["doctor", "fashion-mnist"])]
 WIDTH = 104  # of the terminal, in columns
-
-
-@contextmanager
-def service() -> Iterator[str]:
-    """The address of a service that runs meanwhile."""
-    command = [*DUALRS, "serve", "fashion-mnist", "--port", "0"]
-    with tempfile.TemporaryFile() as log, subprocess.Popen(command, stderr=log) as process:
-        address = None
-        while address is None:
-            time.sleep(0.2)
-            log.seek(0)
-            lines = [json.loads(line) for line in log.read().splitlines() if line.endswith(b"}")]
-            address = next((line["address"] for line in lines if "address" in line), None)
-        try:
-            yield address
-        finally:
-            process.terminate()
 
 
 def picture_page(browser: Browser, address: str, scheme: str, target: Path) -> None:
@@ -110,7 +94,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
         if only != "terminal":
-            with service() as address:
+            with server() as (_, address):
                 for scheme in ("light", "dark"):
                     picture_page(browser, address, scheme, FIGURES / f"page-{scheme}.png")
         if only != "page":

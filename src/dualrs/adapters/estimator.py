@@ -8,15 +8,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dualrs.adapters._extras import missing
 from dualrs.certificates import Certificate
+from dualrs.extras import missing
 from dualrs.smoothing import Smoothed
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.utils import check_array, check_consistent_length
 except ImportError as error:
-    raise missing("scikit-learn", "sklearn") from error
+    raise missing("scikit-learn is not installed here", "sklearn") from error
 
 
 class SmoothedEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

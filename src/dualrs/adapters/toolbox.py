@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Literal, NoReturn, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dualrs.adapters._extras import missing
 from dualrs.certificates import Certificate
+from dualrs.extras import missing
 from dualrs.smoothing import Smoothed
 
 try:
     from art.estimators.classification.classifier import ClassifierMixin
     from art.estimators.estimator import BaseEstimator
 except ImportError as error:
-    raise missing("the Adversarial Robustness Toolbox", "art") from error
+    raise missing("the Adversarial Robustness Toolbox is not installed here", "art") from error
 
 Scores = Literal["decision", "votes"]
 

@@ -23,6 +23,7 @@ from dualrs.cli._shared import (
     Samples,
     Threads,
     Workers,
+    data_of,
     open_data,
     out,
     resumable,
@@ -169,13 +170,3 @@ def doctor(
         print(json.dumps(diagnosis.to_dict()))
     else:
         out.print(render_diagnosis(diagnosis))
-
-
-def data_of(bundle: str) -> str | None:
-    """The test images of a shipped model's data set, if they are here."""
-    from dualrs.data import available
-    from dualrs.models import shipped_models
-
-    name = "fashion-mnist-sample" if bundle == "fashion-mnist" else bundle
-    here = {info.name for info in available() if info.present}
-    return name if bundle in shipped_models() and name in here else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dualrs.cli._shared import WRONG, AsJson, Device, out
+from dualrs.cli._shared import WRONG, AsJson, Device, data_of, open_data, out
 from dualrs.progress import console as remarks
 
 if TYPE_CHECKING:
@@ -160,8 +160,5 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _samples(bundle: str, given: str | None, model: Any) -> Dataset | None:
     """What the page offers."""
-    from dualrs.cli._models import data_of
-    from dualrs.cli._shared import open_data
-
     name = given or data_of(bundle)
     return None if name is None else open_data(name, model)

@@ -71,6 +71,16 @@ def open_data(name: str, model: Smoothed, split: str = "test") -> Dataset:
     return open_dataset(name, split, size=sides.pop() if len(sides) == 1 else None)
 
 
+def data_of(bundle: str) -> str | None:
+    """The test images of a shipped model's data set, if they are here."""
+    from dualrs.data import available
+    from dualrs.models import shipped_models
+
+    name = "fashion-mnist-sample" if bundle == "fashion-mnist" else bundle
+    here = {info.name for info in available() if info.present}
+    return name if bundle in shipped_models() and name in here else None
+
+
 @contextmanager
 def resumable() -> Iterator[None]:
     """Ends an interrupted command with a line that says how to go on."""

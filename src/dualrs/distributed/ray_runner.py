@@ -16,6 +16,7 @@ from typing import Any
 
 from dualrs.distributed.dispatcher import Dispatcher
 from dualrs.distributed.worker import Worker
+from dualrs.extras import missing
 from dualrs.progress import remark
 from dualrs.sampling import Crew, Done, Failed, Item, ModelStats, Work, add_stats
 from dualrs.settings import changes
@@ -251,7 +252,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError("work on a Ray cluster needs the extra: pip install 'dualrs[ray]'") from error
+        raise missing("Ray is not installed here", "ray") from error
     return ray
 
 

@@ -26,9 +26,7 @@ from dualrs.evaluation.store import RunStore, open_store
 from dualrs.evaluation.table import DUAL, global_name, global_names, row_of
 from dualrs.progress import Progress, remark
 from dualrs.sampling import Crew, Failed, Item, LocalRunner, Runner
-from dualrs.smoothing import CertifyOptions, DualSmoothedClassifier, FixedOptions, SmoothedClassifier
-
-_ADAPTIVE = ("adaptive", "routed")  # the rules that stop when a goal is reached
+from dualrs.smoothing import STOPPING, CertifyOptions, DualSmoothedClassifier, FixedOptions, SmoothedClassifier
 
 _MOST_IN_A_ROW = 5  # failures of inputs, before it is taken for a fault of the model
 
@@ -77,7 +75,7 @@ def procedures(
     first = global_name(model.sigma) if isinstance(model, SmoothedClassifier) else DUAL
     own_rules = [rule for rule in rules if rule not in BASELINES]
     for rule in own_rules:
-        own = options if rule in _ADAPTIVE else fixed
+        own = options if rule in STOPPING else fixed
         made[first if rule == own_rules[0] else f"{first}-{rule}"] = partial(model.procedure, rule, **own)
     made |= baseline_procedures(model, [rule for rule in rules if rule in BASELINES], **fixed)
     if isinstance(model, DualSmoothedClassifier) and global_sigmas:

@@ -21,7 +21,7 @@ from dualrs.models.diffusion import (
     new_unet,
 )
 from dualrs.models.ensemble import Ensemble
-from dualrs.models.hub import download_bundle, upload_bundle
+from dualrs.models.hub import UploadOptions, download_bundle, upload_bundle
 from dualrs.models.manifest import BundleError, bundle_digest, bundle_files
 from dualrs.models.networks import Normalize, ResNet9, SmallConvNet
 from dualrs.models.normalisation import NORMALISATIONS
@@ -60,6 +60,7 @@ __all__ = [
     "ResNet9",
     "SmallConvNet",
     "UNet",
+    "UploadOptions",
     "at_sigma",
     "build_network",
     "bundle_card",

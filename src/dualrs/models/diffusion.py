@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dualrs.extras import missing
 from dualrs.models.recipes import Recipe, attach_recipe
 
 ScheduleKind = Literal["linear", "scaled-linear", "cosine"]
@@ -210,5 +211,5 @@ def _diffusers() -> Any:
     try:
         import diffusers
     except ImportError as error:
-        raise ImportError("diffusion models need the package diffusers: install dualrs[diffusion]") from error
+        raise missing("diffusion models need diffusers", "diffusion") from error
     return diffusers

@@ -9,11 +9,30 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from dualrs.models.manifest import MANIFEST, BundleError, bundle_digest, bundle_files
 
 CARD = "README.md"
 """What the Hub shows of a repository: the model's card."""
+
+
+class UploadOptions(TypedDict, total=False):
+    """How something is put onto the Hub; the names are those of huggingface_hub.
+
+    Attributes:
+        token: of the Hub; None takes the one that is logged in.
+        private: whether a repository that is made is private; None leaves it to the Hub.
+        branch: where the commit goes, made if absent; the main branch if None.
+        create_pr: open a pull request instead of committing to the branch.
+        commit_message: says what is uploaded, if None.
+    """
+
+    token: str | bool | None
+    private: bool | None
+    branch: str | None
+    create_pr: bool | None
+    commit_message: str | None
 
 
 def download_bundle(
@@ -80,11 +99,7 @@ def upload_bundle(
     repo_id: str,
     *,
     also: tuple[str, ...] = (CARD,),
-    token: str | bool | None = None,
-    private: bool | None = None,
-    branch: str | None = None,
-    create_pr: bool | None = None,
-    commit_message: str | None = None,
+    **options: Unpack[UploadOptions],
 ) -> str:
     """Uploads a bundle in one commit: ``model.json``, the files that it names, and what is asked for beside them.
 
@@ -92,14 +107,10 @@ def upload_bundle(
         folder: of the bundle.
         repo_id: "user/name"; made if there is none.
         also: further files of the folder.
-        token: of the Hub; None takes the one that is logged in.
-        private: whether a repository that is made is private; None leaves it to the Hub.
-        branch: where the commit goes, made if absent; the main branch if None.
-        create_pr: open a pull request instead of committing to the branch.
-        commit_message: says what is uploaded, if None.
+        **options: see `UploadOptions`.
 
     Returns:
-        The address of the commit.
+        The address of the commit, or of the pull request.
 
     Raises:
         BundleError: the folder holds no bundle.
@@ -108,15 +119,16 @@ def upload_bundle(
     from huggingface_hub import HfApi
 
     files = [MANIFEST, *bundle_files(folder), *also]
-    api = HfApi(token=token, library_name="dualrs")
-    repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    branch, create_pr = options.get("branch"), options.get("create_pr")
+    api = HfApi(token=options.get("token"), library_name="dualrs")
+    repo = api.create_repo(repo_id, private=options.get("private"), exist_ok=True).repo_id
     if branch is not None and not create_pr:
         api.create_branch(repo, branch=branch, exist_ok=True)
     commit = api.upload_folder(
         repo_id=repo,
         folder_path=str(folder),
         allow_patterns=files,  # plain names, so each pattern matches one file
-        commit_message=commit_message or "Upload a dualrs bundle",
+        commit_message=options.get("commit_message") or "Upload a dualrs bundle",
         revision=branch,
         create_pr=create_pr,
     )

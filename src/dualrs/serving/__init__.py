@@ -1,11 +1,13 @@
 """A service that answers with certificates, and its page; needs the extra ``serve``."""
 
+from dualrs.extras import missing
+
 try:
     import fastapi as _fastapi
     import prometheus_client as _prometheus_client
     import uvicorn as _uvicorn
 except ImportError as error:
-    raise ImportError("the service needs the extra: pip install 'dualrs[serve]'") from error
+    raise missing("the service needs more packages", "serve") from error
 
 from dualrs.serving.access import Tokens, hash_of, new_token
 from dualrs.serving.app import make_app

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dualrs.serving.limits import Limits
 from dualrs.serving.ticket import Asked
+from dualrs.smoothing import STOPPING
 
 ATTEMPTS = 16
 """The most attempts on one input."""
 
 Rule = Literal["routed", "min", "adaptive", "cohen"]
-_LOOKING = ("routed", "adaptive")
 
 
 class RequestError(ValueError):
@@ -88,7 +88,7 @@ class CertifyOptions(_Options):
     def _check(self) -> Self:
         if self.mode == "full" and (self.tolerance or self.target is not None):
             raise ValueError("mode full takes all samples, so neither tolerance nor target can be given with it")
-        if self.rule not in (None, *_LOOKING) and (self.tolerance or self.target is not None):
+        if self.rule not in (None, *STOPPING) and (self.tolerance or self.target is not None):
             raise ValueError(f"rule {self.rule} takes a fixed number of samples: no tolerance or target with it")
         if len({self.rule, *self.compare}) < 1 + len(self.compare):
             raise ValueError("a rule can be asked for once")

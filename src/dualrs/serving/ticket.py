@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dualrs.certificates import Certificate, Procedure, VoteRequest, Watch
-from dualrs.smoothing import DualSmoothedClassifier, FixedOptions, SmoothedClassifier
+from dualrs.smoothing import STOPPING, DualSmoothedClassifier, FixedOptions, SmoothedClassifier
 
 
 class Ending(StrEnum):
@@ -29,7 +29,6 @@ OPTIONS = frozenset({"n0", "n", "alpha", "tolerance", "target"})
 """The options of `dualrs.smoothing.CertifyOptions` that an answer may depend on."""
 
 _FIXED = FixedOptions.__annotations__.keys()
-_LOOKING = ("routed", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Asked:
         Raises:
             ValueError: the model has no such rule, or an option is impossible.
         """
-        if rule not in _LOOKING:
+        if rule not in STOPPING:
             return model.procedure(rule, **{name: value for name, value in self.options.items() if name in _FIXED})
         return model.procedure(rule, watch=watch if self.anytime else None, **self.options)
 

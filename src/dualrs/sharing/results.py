@@ -22,15 +22,11 @@ from dualrs.evaluation import (
     open_run,
     radius_key,
 )
+from dualrs.evaluation.run import DEFAULTS
 from dualrs.models.card import Check, markdown, markdown_table
-from dualrs.smoothing import CertifyOptions, Execution, FixedOptions
+from dualrs.smoothing import STOPPING, USUAL, Execution, FixedOptions
 
-_DEFAULTS = {"tolerance": 0.0, "target": None, "time_budget": None, "sequence": "spending"}
-_ADAPTIVE = ("adaptive", "routed")  # the rules that take goals
-_SAME_EVERYWHERE = {"backend": "auto", "device": "cpu", "batch_size": 256, "precision": "float32"} | {
-    "arithmetic": "float",
-    "generator": "sfc64",
-}
+_GOALS: dict[str, Any] = {name: usual for name, usual in DEFAULTS.items() if name not in FixedOptions.__annotations__}
 
 
 def open_shared_run(run: str | Path, digest: str) -> SharedRun:
@@ -70,7 +66,7 @@ class SharedRun:
         """The section of the card about the run."""
         settings, software = self._settings, self.evaluation.metadata["software"]
         versions = ", ".join(f"{name} {version}" for name, version in software.items())
-        goals = [f"{name} {settings[name]}" for name, usual in _DEFAULTS.items() if settings.get(name, usual) != usual]
+        goals = [f"{name} {value}" for name, value in self._goals.items()]
         data = self.evaluation.metadata["data"]
         return "\n\n".join(
             (
@@ -90,12 +86,8 @@ class SharedRun:
         """How to verify one certificate of the run, and all of them."""
         row, settings, data = self._row, self._settings, self.evaluation.metadata["data"]
         options = {name: settings[name] for name in FixedOptions.__annotations__}
-        if row["rule"] in _ADAPTIVE:
-            options |= {
-                name: settings[name]
-                for name in CertifyOptions.__annotations__
-                if name in _DEFAULTS and settings.get(name, _DEFAULTS[name]) != _DEFAULTS[name]
-            }
+        if row["rule"] in STOPPING:
+            options |= self._goals
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         call = f"certificate = model.certify(x, seed={settings['seed']}, rule={row['rule']!r}, {given})"
         if data["name"] in _known_data():
@@ -119,6 +111,12 @@ class SharedRun:
     def _settings(self) -> Mapping[str, Any]:
         settings: Mapping[str, Any] = self.evaluation.metadata["certification"]
         return settings
+
+    @property
+    def _goals(self) -> dict[str, Any]:
+        """The options that are not the usual ones, of those that rules with a fixed number of samples do not take."""
+        settings = self._settings
+        return {name: settings[name] for name, usual in _GOALS.items() if settings.get(name, usual) != usual}
 
     @property
     def _place(self) -> str:
@@ -146,8 +144,9 @@ class SharedRun:
     def _execution(self) -> dict[str, Any]:
         """How the model is to be loaded, as far as it was not loaded as usual, or is not known."""
         command = self.evaluation.metadata["info"].get("command", {})
+        usual: Mapping[str, object] = {**USUAL}
         known = {name: command[name] for name in Execution.__annotations__ if name in command}
-        return {name: value for name, value in known.items() if value != _SAME_EVERYWHERE[name]}
+        return {name: value for name, value in known.items() if value != usual[name]}
 
     @property
     def _command(self) -> str:
@@ -161,8 +160,8 @@ class SharedRun:
         for name in ("n0", "n", "alpha", "seed"):
             words += [f"--{name}", str(settings[name])]
         for name in ("tolerance", "target"):
-            if settings.get(name, _DEFAULTS[name]) != _DEFAULTS[name]:
-                words += [f"--{name}", str(settings[name])]
+            if name in self._goals:
+                words += [f"--{name}", str(self._goals[name])]
         for name in ("arithmetic", "batch_size"):
             if name in self._execution:
                 words += [f"--{name.replace('_', '-')}", str(self._execution[name])]

@@ -5,9 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Unpack
 
 from dualrs.evaluation import CURVES, plot_curves
-from dualrs.models import bundle_card, bundle_digest, bundle_files, find_bundle, load_bundle, upload_bundle
+from dualrs.models import (
+    UploadOptions,
+    bundle_card,
+    bundle_digest,
+    bundle_files,
+    find_bundle,
+    load_bundle,
+    upload_bundle,
+)
 from dualrs.models.hub import CARD
 from dualrs.models.manifest import MANIFEST
 from dualrs.sharing.results import SharedRun, open_shared_run
@@ -91,11 +100,7 @@ def share(
     *,
     run: str | Path | None = None,
     license: str | None = None,  # noqa: A002
-    token: str | bool | None = None,
-    private: bool | None = None,
-    branch: str | None = None,
-    create_pr: bool | None = None,
-    commit_message: str | None = None,
+    **options: Unpack[UploadOptions],
 ) -> str:
     """Uploads a bundle to the Hub in one commit, with a card that says how to verify it; see `stage` for a dry run.
 
@@ -104,11 +109,7 @@ def share(
         repo_id: "user/name"; made if there is none.
         run: see `model_card`.
         license: see `model_card`.
-        token: of the Hub; None takes the one that is logged in.
-        private: whether a repository that is made is private; None leaves it to the Hub.
-        branch: where the commit goes, made if absent; the main branch if None.
-        create_pr: open a pull request instead of committing to the branch.
-        commit_message: says what is uploaded, if None.
+        **options: see `dualrs.models.UploadOptions`.
 
     Returns:
         The address of the commit, or of the pull request.
@@ -118,19 +119,9 @@ def share(
         BundleError, FileNotFoundError, ResultsError, RunError, ValueError: see `model_card`.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        folder = stage(
-            bundle, Path(scratch) / "bundle", run=run, repo_id=repo_id, revision=branch or "main", license=license
-        )
-        return upload_bundle(
-            folder,
-            repo_id,
-            also=(CARD,) if run is None else (CARD, CURVES),
-            token=token,
-            private=private,
-            branch=branch,
-            create_pr=create_pr,
-            commit_message=commit_message,
-        )
+        revision = options.get("branch") or "main"
+        folder = stage(bundle, Path(scratch) / "bundle", run=run, repo_id=repo_id, revision=revision, license=license)
+        return upload_bundle(folder, repo_id, also=(CARD,) if run is None else (CARD, CURVES), **options)
 
 
 def _card(

@@ -4,12 +4,14 @@ from dualrs.smoothing.base import CLASSIFIER, ESTIMATOR, Smoothed
 from dualrs.smoothing.dual import DualSmoothedClassifier
 from dualrs.smoothing.experts import Expert
 from dualrs.smoothing.loading import load
-from dualrs.smoothing.options import CertifyOptions, Execution, FixedOptions
+from dualrs.smoothing.options import STOPPING, USUAL, CertifyOptions, Execution, FixedOptions
 from dualrs.smoothing.single import SmoothedClassifier
 
 __all__ = [
     "CLASSIFIER",
     "ESTIMATOR",
+    "STOPPING",
+    "USUAL",
     "CertifyOptions",
     "DualSmoothedClassifier",
     "Execution",

@@ -17,7 +17,7 @@ from dualrs.certificates import Certificate, Procedure, Watch
 from dualrs.models import Bundle, InputSpec, Part, at_sigma, save_bundle, weights_digest
 from dualrs.sampling import Backend, Base, Engine, Job, make_backend, make_noise
 from dualrs.smoothing.hub import HubMethods
-from dualrs.smoothing.options import CertifyOptions, Execution
+from dualrs.smoothing.options import USUAL, CertifyOptions, Execution
 
 CLASSIFIER = "classifier"
 """The name by which procedures ask for the one base classifier of a `SmoothedClassifier`."""
@@ -52,9 +52,10 @@ class Smoothed(HubMethods):
         self.classes: tuple[str, ...] | None = None
         self.info: Mapping[str, Any] = {}
         self._bases, self._outputs = dict(bases), dict(outputs)
-        self._backend_name, self._device = execution.get("backend", "auto"), execution.get("device", "cpu")
-        self._batch_size, self._precision = execution.get("batch_size", 256), execution.get("precision", "float32")
-        self._noise = make_noise(execution.get("arithmetic", "float"), execution.get("generator", "sfc64"))
+        how: Execution = {**USUAL, **execution}
+        self._backend_name, self._device = how["backend"], how["device"]
+        self._batch_size, self._precision = how["batch_size"], how["precision"]
+        self._noise = make_noise(how["arithmetic"], how["generator"])
         self._backends: dict[tuple[int, torch.Size], tuple[str, Backend]] = {}
 
     def __getstate__(self) -> dict[str, Any]:

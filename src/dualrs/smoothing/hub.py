@@ -7,7 +7,15 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self, Unpack
 
-from dualrs.models import BundleError, bundle_card, download_bundle, find_bundle, shipped_models, upload_bundle
+from dualrs.models import (
+    BundleError,
+    UploadOptions,
+    bundle_card,
+    download_bundle,
+    find_bundle,
+    shipped_models,
+    upload_bundle,
+)
 from dualrs.models.hub import CARD, check_digest
 from dualrs.smoothing.options import Execution
 
@@ -105,13 +113,9 @@ class HubMethods(ABC):
         self,
         repo_id: str,
         *,
-        token: str | bool | None = None,
-        private: bool | None = None,
-        branch: str | None = None,
-        create_pr: bool | None = None,
-        commit_message: str | None = None,
         half: bool = False,
         license: str | None = None,  # noqa: A002
+        **options: Unpack[UploadOptions],
     ) -> str:
         """Uploads a bundle with a model card to the Hub in one commit; the repository is made if there is none.
 
@@ -119,13 +123,9 @@ class HubMethods(ABC):
 
         Args:
             repo_id: "user/name".
-            token: of the Hub; None takes the one that is logged in.
-            private: whether a repository that is made is private; None leaves it to the Hub.
-            branch: where the commit goes, made if absent; the main branch if None.
-            create_pr: open a pull request instead of committing to the branch.
-            commit_message: says what is uploaded, if None.
             half: store weights as float16. What is certified must then be the loaded model.
             license: of the weights, for the card; none is claimed if None.
+            **options: see `dualrs.models.UploadOptions`.
 
         Returns:
             The address of the commit, or of the pull request.
@@ -137,18 +137,10 @@ class HubMethods(ABC):
         """
         with tempfile.TemporaryDirectory() as scratch:
             folder = self.save(Path(scratch) / "bundle", half=half)
-            (folder / CARD).write_text(
-                bundle_card(folder, repo_id=repo_id, revision=branch or "main", license=license), encoding="utf-8"
-            )
-            return upload_bundle(
-                folder,
-                repo_id,
-                token=token,
-                private=private,
-                branch=branch,
-                create_pr=create_pr,
-                commit_message=commit_message,
-            )
+            revision = options.get("branch") or "main"
+            card = bundle_card(folder, repo_id=repo_id, revision=revision, license=license)
+            (folder / CARD).write_text(card, encoding="utf-8")
+            return upload_bundle(folder, repo_id, **options)
 
     @abstractmethod
     def save(self, folder: str | Path, *, half: bool = False) -> Path:

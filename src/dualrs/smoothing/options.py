@@ -31,6 +31,20 @@ class Execution(TypedDict, total=False):
     generator: GeneratorName
 
 
+USUAL: Execution = {
+    "backend": "auto",
+    "device": "cpu",
+    "batch_size": 256,
+    "precision": "float32",
+    "arithmetic": "float",
+    "generator": "sfc64",
+}
+"""What is used where nothing else is given."""
+
+STOPPING = ("routed", "adaptive")
+"""The rules whose bounds hold at every look, so that they can stop early and be watched."""
+
+
 class FixedOptions(TypedDict, total=False):
     """How many votes a certificate may take, and what it claims with which confidence.
 

@@ -12,13 +12,12 @@ from dualrs.certificates import Procedure, adaptive_certify
 from dualrs.evaluation.planning._figures import Model
 from dualrs.evaluation.run import procedures
 from dualrs.evaluation.table import global_name, global_names
-from dualrs.smoothing import CertifyOptions, DualSmoothedClassifier, Expert
+from dualrs.smoothing import STOPPING, CertifyOptions, DualSmoothedClassifier, Expert
 from dualrs.smoothing.options import adaptive_arguments
 
 _TOLERANCES = (0.01, 0.05)  # the last one also for the dual model alone
 _TARGET = 0.5
 _FEWER = 4  # times fewer images: intervals twice as wide
-_ADAPTIVE = ("adaptive", "routed")
 
 Methods = Mapping[str, Callable[[], Procedure]]
 
@@ -41,7 +40,7 @@ class Settings:
     @property
     def stops_early(self) -> bool:
         """Whether goals concern any of the rules."""
-        return self.rules is None or any(rule in _ADAPTIVE for rule in self.rules)
+        return self.rules is None or any(rule in STOPPING for rule in self.rules)
 
 
 @dataclass(frozen=True)
