@@ -6,6 +6,7 @@ A simulation: the class shares that were recorded for every input are taken for 
 from __future__ import annotations
 
 import argparse
+import json
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -81,12 +82,18 @@ def replay(name: str) -> dict[str, Any]:
     }
 
 
+def _votes(folder: Path) -> int:
+    """How many each model of a run gave at most."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return int(summary["metadata"]["certification"]["n"])
+
+
 def main() -> None:
     """Replays, prints the section, and writes the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=RESULTS / "replay.json")
     options = parser.parse_args()
-    names = [path.name.removeprefix("curves-") for path in sorted(RESULTS.glob("curves-*"))]
+    names = [path.name.removeprefix("curves-") for path in sorted(RESULTS.glob("curves-*")) if _votes(path) < N]
     record = {"settings": {"n": N, "alpha": ALPHA, "target": TARGET}, "data": {name: replay(name) for name in names}}
 
     from record import write

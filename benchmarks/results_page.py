@@ -99,8 +99,8 @@ def curves(folder: Path) -> str | None:
     if summary is None:
         return None
     picture = f"![Certified accuracy against radius](../benchmarks/results/{folder.name}/curves.png)"
-    replay = _read(folder.parent / "replay.json")
-    more = [] if replay is None else [_replayed(replay, folder.name.removeprefix("curves-"))]
+    replay, name = _read(folder.parent / "replay.json"), folder.name.removeprefix("curves-")
+    more = [] if replay is None or name not in replay["data"] else [_replayed(replay, name)]
     return paragraphs(certified(summary).rstrip("\n"), picture, *more)
 
 
@@ -128,6 +128,7 @@ def _replayed(replay: Record, data: str) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Path], str | None]]] = {
     "curves-cifar10": ("The shipped CIFAR-10 model", curves),
+    "curves-cifar10-10000": ("The same model with ten times the votes", curves),
     "curves-cifar10-soft": ("The same experts, the estimator trained as in the paper", curves),
     "curves-fashion-mnist": ("The shipped Fashion-MNIST model", curves),
     "ablations": ("Ablations of the variance estimator", ablations),
