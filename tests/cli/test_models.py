@@ -12,6 +12,7 @@ def test_predict_abstains_or_answers_and_can_be_reproduced(run, bundle, tmp_path
     assert code == 0
     answer = json.loads(out)
     assert answer["rule"] == "routed"
+    assert isinstance(answer["seed"], str)  # as a number, other programs would round it
     again = json.loads(run("predict", bundle, image, "--n", 200, "--seed", answer["seed"], "--json")[1])
     assert again == answer
     assert json.loads(run("predict", bundle, image, "--n", 200, "--json")[1])["seed"] != answer["seed"]

@@ -61,7 +61,7 @@ def predict(
         raise ValueError(f"{image}: {error}") from error
     name = model.classes[certificate.label] if model.classes and certificate.label is not None else None
     if as_json:
-        print(json.dumps({**certificate.to_dict(), "class": name, "seed": used}))
+        print(json.dumps({**certificate.to_dict(), "class": name, "seed": str(used)}))
     else:
         out.print(f"{'' if name is None else name + ': '}{certificate}")
         out.print(f"seed {used}", style="dim")
