@@ -20,10 +20,8 @@ from dualrs.training.config import load_config
 
 SETTINGS = (
     (0.75, 0.15, 0.0),
-    (0.56, 0.31, 0.0),
     (0.38, 0.15, 0.0),
     (-0.75, 0.46, 0.0),
-    (-0.75, 0.0, 0.0),
     (-0.75, -0.31, 0.0),
 )
 """Biases of the candidates' logits, σ ascending, from those that favour small radii to those that favour large ones."""

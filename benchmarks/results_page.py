@@ -133,7 +133,7 @@ def dial(path: Path) -> str | None:
         return None
     settings = record["settings"]
     lines = [
-        _line(", ".join(f"{one:g}" for one in line["bias"]) + " (shipped)" * (line is record["lines"][0]), line)
+        _line(", ".join(f"{one:.2f}" for one in line["bias"]) + " (shipped)" * (line is record["lines"][0]), line)
         for line in record["lines"]
     ]
     return paragraphs(
@@ -155,6 +155,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Path], str | None]]] = {
     "denoised-cifar10": ("Denoised smoothing", runs),
     "pool": ("A pool of experts", runs),
     "rounds": ("Rounds of fine-tuning", runs),
+    "rounds-majority": ("Rounds of fine-tuning, each image for one expert", runs),
 }
 """By the folder of the records: the title of the section, and what renders it, or gives None where there is nothing."""
 
