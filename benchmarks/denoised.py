@@ -33,7 +33,7 @@ def train(config: Any, classifier: Any, folder: Path) -> Any:
     return dualrs.load(model.save(folder / "bundle", half=True), **EXECUTION)
 
 
-def certify(model: Any, images: int, info: dict[str, Any], path: Path) -> None:
+def certify(model: Any, images: int, n: int, info: dict[str, Any], path: Path) -> None:
     """CERTIFY of Cohen et al. 2019 on evenly spaced test images: prints the table and writes the record."""
     from dualrs.data import load
     from dualrs.evaluation import evaluate, render
@@ -42,7 +42,7 @@ def certify(model: Any, images: int, info: dict[str, Any], path: Path) -> None:
 
     data = load(DATA, "test")
     indices = evenly_spaced(images, len(data))
-    found = evaluate(model, data, indices=indices, seed=SEED, rules=["cohen"], n=N, alpha=ALPHA, info=info)
+    found = evaluate(model, data, indices=indices, seed=SEED, rules=["cohen"], n=n, alpha=ALPHA, info=info)
     console.print(render(found.summary))
     write(path, found.summary)
 
@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--classifier", type=Path, help="its file, if it is not where the configuration says")
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--n", type=int, default=N, help="votes; with another number the chain alone is recorded")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "denoised-cifar10")
     parser.add_argument("--output", type=Path, default=RESULTS / "denoised-cifar10")
     options = parser.parse_args()
@@ -71,8 +72,12 @@ def main() -> None:
         "config": config.model_dump(mode="json"),
         "training": {path.parent.name: [json.loads(line) for line in path.open()] for path in logs},
     }
-    certify(alone, options.images, {}, options.output / "classifier.json")
-    certify(chain, options.images, info, options.output / "classifier-behind-denoiser.json")
+    name = "classifier-behind-denoiser"
+    if options.n == N:
+        certify(alone, options.images, N, {}, options.output / "classifier.json")
+    else:
+        name += f"-{options.n}"
+    certify(chain, options.images, options.n, info, options.output / f"{name}.json")
 
 
 if __name__ == "__main__":
