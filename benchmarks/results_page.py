@@ -25,6 +25,8 @@ hand. How fast things are, and what certificates cost, is on the [page of benchm
 """
 RADII = ("0.00", "0.25", "0.50", "0.75", "1.00", "1.50", "2.00")
 """Those that tables of many variants show; the records have all."""
+_VARIANT_COLUMNS = (*RADII, "ACR", "Δ", "÷ oracle", "abstained", "limited", "chosen")
+"""Of such a table, behind the variant's name; `_line` fills them."""
 _METHODS = {"dual": "**dual, routed**", "dual-min": "dual, min rule", "oracle": "*oracle σ*"}
 
 
@@ -141,7 +143,7 @@ def dial(path: Path) -> str | None:
         f"{settings['n']:,}; the first column is the bias on the estimator's logits, σ ascending. Each setting was one "
         "of those that no other beat at all radii, on training images. The dial moves along the front between small "
         "and large radii; it does not push it out. Cells as below; Δ is to the shipped setting.",
-        table(["bias", *RADII, "ACR", "Δ", "÷ oracle", "abstained", "limited", "chosen"], lines).rstrip("\n"),
+        table(["bias", *_VARIANT_COLUMNS], lines).rstrip("\n"),
     )
 
 
@@ -222,7 +224,7 @@ def _columns(reference: Record) -> str:
 def _group(group: Group, done: Mapping[str, Record]) -> str:
     lines = [_line(group.baseline, done[BASELINE.name])]
     lines += [_line(row.title, done[row.name]) for row in group.rows if row.name in done]
-    header = ["", *RADII, "ACR", "Δ", "÷ oracle", "abstained", "limited", "chosen"]
+    header = ["", *_VARIANT_COLUMNS]
     parts = [f"### {group.title}", group.remark, table(header, lines)]
     means = [
         _mean_line(title, [done[name] for name in names])

@@ -195,5 +195,5 @@ def test_without_diffusers_the_error_names_the_extra(monkeypatch):
         return plain_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_diffusers)
-    with pytest.raises(ImportError, match=r"dualrs\[diffusion\]"):
+    with pytest.raises(ImportError, match=r"pip install 'dualrs\[diffusion\]'"):
         new_unet(UNET)
